@@ -1,0 +1,47 @@
+// Package base64url is the strict RFC 4648 section 5 codec of every wire
+// format here: no padding on output, padding tolerated on input, and exactly
+// one encoding for each value otherwise.
+package base64url
+
+import (
+	"encoding/base64"
+	"errors"
+	"strings"
+)
+
+// ErrMalformed covers foreign characters, line breaks, wrong padding and
+// non-zero trailing bits.
+var ErrMalformed = errors.New("base64url: malformed")
+
+var strict = base64.RawURLEncoding.Strict()
+
+// Encode returns b without padding.
+func Encode(b []byte) string { return strict.EncodeToString(b) }
+
+// Decode reads s with or without padding. The standard decoder skips CR and
+// LF even when strict, so they are refused first.
+func Decode(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, ErrMalformed
+	}
+	if n := len(s); n%4 == 0 && n > 0 && s[n-1] == '=' {
+		s = strings.TrimSuffix(s[:n-1], "=")
+	}
+	b, err := strict.DecodeString(s)
+	if err != nil {
+		return nil, ErrMalformed
+	}
+	return b, nil
+}
+
+// DecodeExact is Decode that also wants exactly n bytes.
+func DecodeExact(s string, n int) ([]byte, error) {
+	if len(s) > base64.URLEncoding.EncodedLen(n) {
+		return nil, ErrMalformed
+	}
+	b, err := Decode(s)
+	if err != nil || len(b) != n {
+		return nil, ErrMalformed
+	}
+	return b, nil
+}
