@@ -1,0 +1,33 @@
+# Build tags that engine/storage insists on; flags of the caller are kept.
+export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
+
+.PHONY: run build demo test check bench bench-check fuzz clean
+
+run: build
+	@build/osaurus serve
+
+build:
+	@mkdir -p build
+	@go build -trimpath -o build/osaurus ./app/osaurus
+
+demo:
+	@go run ./scripts/demo
+
+test:
+	@go run ./scripts/suites
+
+check: test
+
+bench:
+	@go run ./scripts/bench
+
+bench-check:
+	@go run ./scripts/bench -check
+
+# TIME is the time given to each target.
+TIME ?= 10s
+fuzz:
+	@go run ./scripts/fuzz -time $(TIME)
+
+clean:
+	@rm -rf build
