@@ -43,6 +43,8 @@ type StatusError struct {
 	Status     int
 	Code       string        // of the secure_channel_error body, "" without one
 	RetryAfter time.Duration // of the header, 0 without one
+
+	text string // of an {"error":"<text>"} body
 }
 
 // Error names the status.

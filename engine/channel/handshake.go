@@ -1,0 +1,289 @@
+package channel
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/cloudflare/circl/dh/x25519"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"osaurus/engine/address"
+	"osaurus/engine/fault"
+	"osaurus/engine/internal/base64url"
+	"osaurus/engine/secret"
+	"osaurus/engine/signature"
+)
+
+// hello opens the handshake, section 2. Base64 fields are kept as they stood
+// on the wire, because the transcript takes them so.
+//
+//	{"agentAddress":"0x…","encPub":"<b64url 32>","nonce":"<b64url 16>","v":1}
+type hello struct {
+	agent         address.Address
+	encPub, nonce string
+	pub           x25519.Key
+}
+
+func (h hello) append(dst []byte) []byte {
+	dst = append(append(dst, `{"agentAddress":"`...), h.agent.Lower()...)
+	dst = append(append(dst, `","encPub":"`...), h.encPub...)
+	dst = append(append(dst, `","nonce":"`...), h.nonce...)
+	return append(dst, `","v":1}`...)
+}
+
+// parseHello checks form first, then version, then lengths. Errors:
+// fault.HandshakeRequest, HandshakeVersion, HandshakeMalformed.
+func parseHello(data []byte) (hello, error) {
+	var agent, encPub, nonce, v string
+	var got [3]bool
+	err := parseObject(data, func(name string, d *jsontext.Decoder) (err error) {
+		switch name {
+		case "v":
+			v, err = readInteger(d)
+		case "agentAddress":
+			got[0], err = setText(&agent, d)
+		case "encPub":
+			got[1], err = setText(&encPub, d)
+		case "nonce":
+			got[2], err = setText(&nonce, d)
+		default:
+			err = skipValue(d)
+		}
+		return err
+	})
+	if err != nil || v == "" || got != [3]bool{true, true, true} {
+		return hello{}, fault.HandshakeRequest
+	}
+	if v != "1" {
+		return hello{}, fault.HandshakeVersion
+	}
+	h := hello{encPub: encPub, nonce: nonce}
+	if h.agent, err = address.Parse(agent); err != nil {
+		return hello{}, fault.HandshakeMalformed
+	}
+	if h.pub, err = parseKey(encPub); err != nil {
+		return hello{}, fault.HandshakeMalformed
+	}
+	if _, err = base64url.DecodeExact(nonce, helloSize); err != nil {
+		return hello{}, fault.HandshakeMalformed
+	}
+	return h, nil
+}
+
+func parseKey(s string) (x25519.Key, error) {
+	raw, err := base64url.DecodeExact(s, keySize)
+	if err != nil {
+		return x25519.Key{}, ErrMalformed
+	}
+	return x25519.Key(raw), nil
+}
+
+// answer closes the handshake, section 2:
+//
+//	{"encPub":"<b64url 32>","expiresAt":<unix s>,"sid":"<b64url 16>",
+//	 "signature":"0x<130 hex>","v":1}
+type answer struct {
+	encPub, sid string
+	expires     int64
+	sig         signature.Signature
+	pub         x25519.Key
+}
+
+func (a answer) append(dst []byte) []byte {
+	dst = append(append(dst, `{"encPub":"`...), a.encPub...)
+	dst = strconv.AppendInt(append(dst, `","expiresAt":`...), a.expires, 10)
+	dst = append(append(dst, `,"sid":"`...), a.sid...)
+	dst = append(append(dst, `","signature":"`...), a.sig.String()...)
+	return append(dst, `","v":1}`...)
+}
+
+// parseAnswer checks form, version and lengths. Errors: ErrMalformed,
+// ErrVersion, ErrSignature.
+func parseAnswer(data []byte) (answer, error) {
+	var a answer
+	var v, expires, sig string
+	err := parseObject(data, func(name string, d *jsontext.Decoder) (err error) {
+		switch name {
+		case "v":
+			v, err = readInteger(d)
+		case "encPub":
+			_, err = setText(&a.encPub, d)
+		case "expiresAt":
+			expires, err = readInteger(d)
+		case "sid":
+			_, err = setText(&a.sid, d)
+		case "signature":
+			_, err = setText(&sig, d)
+		default:
+			err = skipValue(d)
+		}
+		return err
+	})
+	if err != nil || v == "" {
+		return answer{}, ErrMalformed
+	}
+	if v != "1" {
+		return answer{}, ErrVersion
+	}
+	if a.pub, err = parseKey(a.encPub); err != nil {
+		return answer{}, ErrMalformed
+	}
+	if _, err = base64url.DecodeExact(a.sid, sidSize); err != nil {
+		return answer{}, ErrMalformed
+	}
+	if a.expires, err = strconv.ParseInt(expires, 10, 64); err != nil {
+		return answer{}, ErrMalformed
+	}
+	if a.sig, err = signature.Parse(sig); err != nil {
+		return answer{}, ErrSignature
+	}
+	return a, nil
+}
+
+// transcript is what the agent signs and the key schedule is salted with.
+func transcript(h hello, a answer) []byte {
+	t := make([]byte, 0, 256)
+	t = append(append(t, transcriptLabel+"|aA="...), h.agent.Lower()...)
+	t = append(append(t, "|eC="...), h.encPub...)
+	t = append(append(t, "|nC="...), h.nonce...)
+	t = append(append(t, "|sid="...), a.sid...)
+	t = append(append(t, "|eS="...), a.encPub...)
+	return strconv.AppendInt(append(t, "|exp="...), a.expires, 10)
+}
+
+// ephemeral is one side's key for one handshake. circl's X25519 is used
+// because it costs half of crypto/ecdh's here and its scalar can be zeroed.
+type ephemeral struct {
+	scalar secret.Bytes
+	encPub string
+}
+
+func newEphemeral(random io.Reader) (ephemeral, error) {
+	scalar, err := secret.Random(random, keySize)
+	if err != nil {
+		return ephemeral{}, err
+	}
+	var pub x25519.Key
+	x25519.KeyGen(&pub, (*x25519.Key)(scalar.Expose()))
+	return ephemeral{scalar: scalar, encPub: base64url.Encode(pub[:])}, nil
+}
+
+// agree returns the shared secret and destroys the scalar: an ephemeral key
+// agrees once. Errors: ErrMalformed for a point that yields zero (RFC 7748
+// section 6.1).
+func (e ephemeral) agree(peer x25519.Key) (secret.Bytes, error) {
+	defer e.scalar.Destroy()
+	var shared, zero x25519.Key
+	defer clear(shared[:])
+	ok := x25519.Shared(&shared, (*x25519.Key)(e.scalar.Expose()), &peer)
+	if !ok || subtle.ConstantTimeCompare(shared[:], zero[:]) == 1 {
+		return secret.Bytes{}, ErrMalformed
+	}
+	return secret.New(shared[:]), nil
+}
+
+func randomText(random io.Reader, n int) (string, error) {
+	if random == nil {
+		random = rand.Reader
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(random, b); err != nil {
+		return "", err
+	}
+	return base64url.Encode(b), nil
+}
+
+// initiator is the client in one handshake: newInitiator, send hello, finish
+// with the reply or drop it. Not safe for concurrent use.
+type initiator struct {
+	hello hello
+	key   ephemeral
+}
+
+func newInitiator(pinned address.Address, random io.Reader) (*initiator, error) {
+	key, err := newEphemeral(random)
+	if err != nil {
+		return nil, err
+	}
+	nonce, err := randomText(random, helloSize)
+	if err != nil {
+		key.scalar.Destroy()
+		return nil, err
+	}
+	return &initiator{hello{agent: pinned, encPub: key.encPub, nonce: nonce}, key}, nil
+}
+
+// drop destroys the ephemeral key of a handshake that will not finish.
+func (i *initiator) drop() { i.key.scalar.Destroy() }
+
+// finish proves that the pinned agent answered this hello, and returns the
+// session's keys and expiry in Unix seconds. It works once. Errors:
+// ErrMalformed, ErrVersion, ErrSignature, *IdentityMismatch.
+func (i *initiator) finish(data []byte, now time.Time) (*keys, int64, error) {
+	defer i.drop()
+	a, err := parseAnswer(data)
+	if err != nil {
+		return nil, 0, err
+	}
+	if left := a.expires - now.Unix(); a.expires < 0 || left < 0 || left > maxLifetime {
+		return nil, 0, ErrMalformed
+	}
+	t := transcript(i.hello, a)
+	signer, err := signature.Recover(signature.SecureChannel.Digest(t), a.sig)
+	if err != nil {
+		return nil, 0, ErrSignature
+	}
+	if signer != i.hello.agent {
+		return nil, 0, &IdentityMismatch{Want: i.hello.agent, Got: signer}
+	}
+	shared, err := i.key.agree(a.pub)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer shared.Destroy()
+	return newKeys(shared, t, a.sid), a.expires, nil
+}
+
+// responder is the server in one handshake: newResponder, have digest signed,
+// finish or drop it. Not safe for concurrent use.
+type responder struct {
+	answer     answer
+	transcript []byte
+	shared     secret.Bytes
+}
+
+// newResponder agrees on the secret with the client of h. Errors:
+// fault.HandshakeMalformed, or what random returns.
+func newResponder(h hello, now time.Time, random io.Reader) (*responder, error) {
+	key, err := newEphemeral(random)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := key.agree(h.pub)
+	if err != nil {
+		return nil, fault.HandshakeMalformed
+	}
+	sid, err := randomText(random, sidSize)
+	if err != nil {
+		shared.Destroy()
+		return nil, err
+	}
+	a := answer{encPub: key.encPub, sid: sid, expires: now.Add(sessionLifetime).Unix()}
+	return &responder{answer: a, transcript: transcript(h, a), shared: shared}, nil
+}
+
+// digest is what the agent's key has to sign.
+func (r *responder) digest() signature.Digest { return signature.SecureChannel.Digest(r.transcript) }
+
+// drop destroys the secret of a handshake that will not finish.
+func (r *responder) drop() { r.shared.Destroy() }
+
+// finish returns the reply and the session's keys. It works once.
+func (r *responder) finish(sig signature.Signature) ([]byte, *keys) {
+	defer r.drop()
+	r.answer.sig = sig
+	return r.answer.append(make([]byte, 0, 384)), newKeys(r.shared, r.transcript, r.answer.sid)
+}
