@@ -1,0 +1,274 @@
+package keystore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+
+	"osaurus/engine/atomicfile"
+	"osaurus/engine/fault"
+	"osaurus/engine/secret"
+)
+
+// FileOptions tunes OpenFile. The zero value is right for use; tests lower
+// the cost and inject faults.
+type FileOptions struct {
+	MemoryKiB uint32
+	Passes    uint32
+	Rand      io.Reader
+	// Write replaces the file; nil means atomicfile.Write.
+	Write func(path string, data []byte) error
+}
+
+// File is a Store in one file, replaced atomically at every change. With a
+// passphrase the whole file is sealed with a key that argon2id derives from
+// it; without one the file is only protected by its mode (Unwrapped).
+type File struct {
+	path string
+	o    FileOptions
+
+	mu     sync.Mutex
+	head   header
+	key    secret.Bytes // zero when unwrapped
+	items  items
+	closed bool
+}
+
+// OpenFile opens or creates the store. A zero passphrase opens or creates an
+// unwrapped one. Errors: fault.KeystoreLocked (passphrase missing or wrong),
+// fault.KeystoreCorrupt, fault.KeystoreDenied (no regular file of ours).
+func OpenFile(path string, passphrase secret.Bytes, o FileOptions) (*File, error) {
+	if o.MemoryKiB == 0 {
+		o.MemoryKiB, o.Passes = defaultMemory, defaultPasses
+	}
+	if o.Passes == 0 {
+		o.Passes = defaultPasses
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Write == nil {
+		o.Write = atomicfile.Write
+	}
+	f := &File{path: path, o: o, items: items{}}
+	raw, err := readRegular(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, f.create(passphrase)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.load(raw, passphrase); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// readRegular reads a file of ours without following a link. A mode wider
+// than 0600 is narrowed, since the content is ours and still secret.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fault.New(fault.KeystoreDenied, fmt.Errorf("%s is not a regular file", path))
+	}
+	if !ownedByUs(info) {
+		return nil, fault.New(fault.KeystoreDenied, fmt.Errorf("%s belongs to another user", path))
+	}
+	if info.Size() > MaxFileSize {
+		return nil, fault.New(fault.KeystoreCorrupt, fmt.Errorf("%s is larger than %d bytes", path, MaxFileSize))
+	}
+	if info.Mode().Perm()&^atomicfile.Mode != 0 {
+		if err := os.Chmod(path, atomicfile.Mode); err != nil {
+			return nil, fault.New(fault.KeystoreDenied, err)
+		}
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fault.New(fault.KeystoreLocked, err)
+	}
+	return raw, nil
+}
+
+func (f *File) create(passphrase secret.Bytes) error {
+	head, key, err := f.wrap(passphrase)
+	if err != nil {
+		return err
+	}
+	f.head, f.key = head, key
+	return f.saveLocked(head, key, f.items)
+}
+
+// wrap chooses a header and derives its key; a zero passphrase is unwrapped.
+func (f *File) wrap(passphrase secret.Bytes) (header, secret.Bytes, error) {
+	if passphrase.IsZero() {
+		return header{}, secret.Bytes{}, nil
+	}
+	h := header{mode: modePassphrase, memory: f.o.MemoryKiB, passes: f.o.Passes, lanes: defaultLanes}
+	if _, err := io.ReadFull(f.o.Rand, h.salt[:]); err != nil {
+		return header{}, secret.Bytes{}, err
+	}
+	return h, h.deriveKey(passphrase), nil
+}
+
+func (f *File) load(raw []byte, passphrase secret.Bytes) error {
+	h, body, err := parseHeader(raw)
+	if err != nil {
+		return fault.New(fault.KeystoreCorrupt, err)
+	}
+	var key secret.Bytes
+	if h.mode == modePassphrase {
+		if passphrase.IsZero() {
+			return fault.New(fault.KeystoreLocked, errors.New("a passphrase is needed"))
+		}
+		key = h.deriveKey(passphrase)
+	}
+	m, err := openItems(h, key, body)
+	if err != nil {
+		key.Destroy()
+		return err
+	}
+	f.head, f.key, f.items = h, key, m
+	return nil
+}
+
+func (f *File) saveLocked(h header, key secret.Bytes, m items) error {
+	raw, err := sealItems(h, key, f.o.Rand, m)
+	if err != nil {
+		return err
+	}
+	if len(raw) > MaxFileSize {
+		return fault.New(fault.KeystoreDenied, fmt.Errorf("the keystore would grow past %d bytes", MaxFileSize))
+	}
+	return f.o.Write(f.path, raw)
+}
+
+// Get implements Store.
+func (f *File) Get(_ context.Context, service, account string) (secret.Bytes, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return secret.Bytes{}, fault.KeystoreLocked
+	}
+	return f.items.get(service, account)
+}
+
+// Put implements Store.
+func (f *File) Put(_ context.Context, service, account string, value secret.Bytes) error {
+	return f.change(service, func(accounts map[string]secret.Bytes) (created secret.Bytes) {
+		created = value.Clone()
+		accounts[account] = created
+		return created
+	})
+}
+
+// Delete implements Store.
+func (f *File) Delete(_ context.Context, service, account string) error {
+	f.mu.Lock()
+	_, found := f.items[service][account]
+	closed := f.closed
+	f.mu.Unlock()
+	if !found && !closed {
+		return nil
+	}
+	return f.change(service, func(accounts map[string]secret.Bytes) secret.Bytes {
+		delete(accounts, account)
+		return secret.Bytes{}
+	})
+}
+
+// change edits one service in a copy, writes the file, and only then lets the
+// copy take effect: a failed write leaves memory and disk as they were.
+func (f *File) change(service string, edit func(map[string]secret.Bytes) secret.Bytes) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return fault.KeystoreLocked
+	}
+	next := make(items, len(f.items))
+	for s, accounts := range f.items {
+		next[s] = accounts
+	}
+	next[service] = map[string]secret.Bytes{}
+	for account, v := range f.items[service] {
+		next[service][account] = v
+	}
+	created := edit(next[service])
+	if err := f.saveLocked(f.head, f.key, next); err != nil {
+		created.Destroy()
+		return err
+	}
+	f.items = next
+	return nil
+}
+
+// List implements Store.
+func (f *File) List(_ context.Context, service string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, fault.KeystoreLocked
+	}
+	return f.items.list(service), nil
+}
+
+// SetPassphrase seals the store under another passphrase, or unwraps it when
+// next is zero. The file holds the old or the new form, never neither.
+func (f *File) SetPassphrase(next secret.Bytes) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return fault.KeystoreLocked
+	}
+	head, key, err := f.wrap(next)
+	if err != nil {
+		return err
+	}
+	if err := f.saveLocked(head, key, f.items); err != nil {
+		key.Destroy()
+		return err
+	}
+	f.key.Destroy()
+	f.head, f.key = head, key
+	return nil
+}
+
+// CheckPassphrase reports whether p opens the file as it is on disk.
+func (f *File) CheckPassphrase(p secret.Bytes) error {
+	raw, err := readRegular(f.path)
+	if err != nil {
+		return err
+	}
+	probe := File{path: f.path, o: f.o}
+	if err := probe.load(raw, p); err != nil {
+		return err
+	}
+	return probe.Close()
+}
+
+// Strength implements Store.
+func (f *File) Strength() Strength {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.head.mode == modePassphrase {
+		return Passphrase
+	}
+	return Unwrapped
+}
+
+// Close implements Store.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.key.Destroy()
+	f.items.destroy()
+	f.items, f.closed = items{}, true
+	return nil
+}
