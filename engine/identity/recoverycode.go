@@ -1,0 +1,28 @@
+package identity
+
+import (
+	"encoding/hex"
+	"io"
+	"strings"
+
+	"osaurus/engine/secret"
+)
+
+// recoveryCodeBytes is the randomness in a recovery code.
+const recoveryCodeBytes = 8
+
+// newRecoveryCode returns OSAURUS-XXXX-XXXX-XXXX-XXXX. It is a claim token for
+// a server-side flow, shown once and never stored; it cannot restore the key.
+func newRecoveryCode(rand io.Reader) (secret.Bytes, error) {
+	raw, err := secret.Random(rand, recoveryCodeBytes)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	defer raw.Destroy()
+	digits := strings.ToUpper(hex.EncodeToString(raw.Expose()))
+	code := "OSAURUS"
+	for ; digits != ""; digits = digits[4:] {
+		code += "-" + digits[:4]
+	}
+	return secret.Take([]byte(code)), nil
+}
