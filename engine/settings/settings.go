@@ -1,0 +1,73 @@
+// Package settings keeps what the owner chose: one versioned JSON file for
+// each concern, defaults in code, unknown keys refused, saved atomically.
+package settings
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"osaurus/engine/atomicfile"
+)
+
+// Version is the only version these files have had.
+const Version = 1
+
+// MaxFile bounds a settings file in bytes.
+const MaxFile = 1 << 20
+
+// Validator checks one concern; its error names the key and what it wants.
+type Validator interface{ Validate() error }
+
+// document is a concern with its version beside it.
+type document[T any] struct {
+	Version int `json:"version"`
+	Values  T   `json:"settings"`
+}
+
+// Load reads path over the defaults. A missing file is the defaults. Errors
+// name the file and the key.
+func Load[T Validator](path string, defaults T) (T, error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return defaults, nil
+	}
+	if err != nil {
+		return defaults, err
+	}
+	if len(raw) > MaxFile {
+		return defaults, fmt.Errorf("%s is larger than %d bytes", path, MaxFile)
+	}
+	d := document[T]{Values: defaults}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return defaults, fmt.Errorf("%s: %w", path, err)
+	}
+	if d.Version != Version {
+		return defaults, fmt.Errorf("%s: version is %d, this program knows %d", path, d.Version, Version)
+	}
+	if err := d.Values.Validate(); err != nil {
+		return defaults, fmt.Errorf("%s: %w", path, err)
+	}
+	return d.Values, nil
+}
+
+// Save validates and replaces path durably.
+func Save[T Validator](path string, values T) error {
+	if err := values.Validate(); err != nil {
+		return err
+	}
+	raw, err := json.MarshalIndent(document[T]{Version, values}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.MkdirAll(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return atomicfile.Write(path, append(raw, '\n'))
+}
