@@ -10,6 +10,7 @@ import (
 	"osaurus/engine/fault"
 	"osaurus/engine/internal/base64url"
 	"osaurus/engine/internal/canonjson"
+	"osaurus/engine/secret"
 	"osaurus/engine/signature"
 )
 
@@ -166,4 +167,11 @@ type Metadata struct {
 // advice is to pair again.
 func (m Metadata) Legacy(isAgent func(address.Address) bool) bool {
 	return !m.Revoked && m.ExpiresAt == 0 && !isAgent(m.Audience)
+}
+
+// Inspect reads a token's claims without judging it: for a connector that
+// was just given one. Errors are those of the form.
+func Inspect(t secret.Bytes) (Claims, error) {
+	parsed, err := parse(string(t.Expose()))
+	return parsed.claims, err
 }

@@ -184,6 +184,12 @@ func (q *Queue) Ask(ctx context.Context, p Prompt) (Validity, error) {
 		reason = "withdrawn"
 	}
 	q.mu.Lock()
+	// An answer that Answer accepted counts, whatever ended the wait.
+	select {
+	case v = <-mine.answer:
+		reason = "answered"
+	default:
+	}
 	q.current, q.last = nil, Outcome{Prompt: p, Validity: v, Reason: reason}
 	q.changedLocked()
 	q.mu.Unlock()

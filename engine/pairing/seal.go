@@ -119,3 +119,5 @@ func (r recipient) open(s Sealed, info []byte) (secret.Bytes, error) {
 	}
 	return secret.Take(plain), nil
 }
+
+func base64urlOf(p encPub) string { return base64url.Encode(p.raw[:]) }

@@ -1,0 +1,194 @@
+package pairing
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"osaurus/engine/address"
+	"osaurus/engine/atomicfile"
+	"osaurus/engine/fault"
+	"osaurus/engine/identity"
+	"osaurus/engine/secret"
+)
+
+// PeerService is where the access keys of peers stand in the keystore, each
+// under its agent's lower-case address.
+const PeerService = "com.osaurus.peers"
+
+// Peer is a paired agent on another host. Its key stands in the keystore.
+type Peer struct {
+	Address   address.Address `json:"address"` // pinned at pairing
+	AgentID   string          `json:"agent_id"`
+	Name      string          `json:"name"`
+	BaseURL   string          `json:"base_url"` // where it was last seen
+	PairedAt  int64           `json:"paired_at"`
+	LastUsed  int64           `json:"last_used,omitempty"`
+	Expires   int64           `json:"expires_at,omitempty"` // 0 means never
+	Permanent bool            `json:"permanent,omitempty"`
+}
+
+// Peers is the list in identity/peers.json. It is safe for concurrent use.
+type Peers struct {
+	path  string
+	vault identity.Vault
+	now   func() time.Time
+
+	mu   sync.Mutex
+	list []Peer
+}
+
+type peerFile struct {
+	Version int    `json:"version"`
+	Peers   []Peer `json:"peers"`
+}
+
+// OpenPeers reads the list. A file that does not parse is an error and stays
+// as it is.
+func OpenPeers(path string, vault identity.Vault, now func() time.Time) (*Peers, error) {
+	if now == nil {
+		now = time.Now
+	}
+	p := &Peers{path: path, vault: vault, now: now}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var f peerFile
+	if json.Unmarshal(raw, &f) != nil || f.Version != 1 {
+		return nil, fault.New(fault.StateCorrupt, fmt.Errorf("%s does not parse", path))
+	}
+	p.list = f.Peers
+	return p, nil
+}
+
+// Add stores a pairing: the key first, then the record, so that a record
+// always has its key. A peer with the same address is replaced.
+func (p *Peers) Add(ctx context.Context, t Target, name string, got Paired) (Peer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := slices.DeleteFunc(slices.Clone(p.list), func(x Peer) bool { return x.Address == got.Address })
+	if len(next) >= MaxPeers {
+		return Peer{}, fault.WithText(fault.Usage, fmt.Sprintf("a host keeps at most %d peers; forget some first", MaxPeers))
+	}
+	if err := p.vault.Put(ctx, PeerService, got.Address.Lower(), got.Key); err != nil {
+		return Peer{}, fmt.Errorf("storing the access key: %w", err)
+	}
+	peer := Peer{Address: got.Address, AgentID: t.AgentID, Name: PeerName(name), BaseURL: t.BaseURL.String(), PairedAt: p.now().Unix(), Expires: got.Expires, Permanent: got.Permanent}
+	return peer, p.saveLocked(append(next, peer))
+}
+
+// PeerName makes an untrusted name printable and short.
+func PeerName(s string) string {
+	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || unicode.IsSpace(r) {
+			return r
+		}
+		return -1
+	}, strings.ToValidUTF8(s, ""))), " ")
+	if utf8.RuneCountInString(s) > MaxPeerName {
+		s = string([]rune(s)[:MaxPeerName])
+	}
+	return s
+}
+
+// List returns the peers, last paired first.
+func (p *Peers) List() []Peer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := slices.Clone(p.list)
+	slices.SortStableFunc(list, func(a, b Peer) int { return int(b.PairedAt - a.PairedAt) })
+	return list
+}
+
+// Find returns the peer with this address or name, in any case. Two peers of
+// one name are told apart by address only.
+func (p *Peers) Find(nameOrAddress string) (Peer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a, err := address.Parse(nameOrAddress); err == nil {
+		if i := p.indexLocked(a); i >= 0 {
+			return p.list[i], nil
+		}
+	}
+	var found []Peer
+	for _, x := range p.list {
+		if strings.EqualFold(x.Name, nameOrAddress) {
+			found = append(found, x)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return Peer{}, fault.WithText(fault.Usage, "no paired peer has this name or address")
+	}
+	return Peer{}, fault.WithText(fault.Usage, "several peers have this name; use the address")
+}
+
+// Key returns a peer's access key; the caller destroys it.
+func (p *Peers) Key(ctx context.Context, a address.Address) (secret.Bytes, error) {
+	return p.vault.Get(ctx, PeerService, a.Lower())
+}
+
+// Forget removes the record, then the key.
+func (p *Peers) Forget(ctx context.Context, a address.Address) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := p.indexLocked(a); i >= 0 {
+		if err := p.saveLocked(slices.Delete(slices.Clone(p.list), i, i+1)); err != nil {
+			return err
+		}
+	}
+	return p.vault.Delete(ctx, PeerService, a.Lower())
+}
+
+// Rename gives a peer another name.
+func (p *Peers) Rename(a address.Address, name string) error {
+	return p.edit(a, func(x *Peer) { x.Name = PeerName(name) })
+}
+
+// Used notes where and when a peer answered.
+func (p *Peers) Used(a address.Address, baseURL string) error {
+	return p.edit(a, func(x *Peer) { x.LastUsed, x.BaseURL = p.now().Unix(), baseURL })
+}
+
+func (p *Peers) edit(a address.Address, change func(*Peer)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := p.indexLocked(a)
+	if i < 0 {
+		return fault.WithText(fault.Usage, "no paired peer has this address")
+	}
+	next := slices.Clone(p.list)
+	change(&next[i])
+	return p.saveLocked(next)
+}
+
+func (p *Peers) indexLocked(a address.Address) int {
+	return slices.IndexFunc(p.list, func(x Peer) bool { return x.Address == a })
+}
+
+func (p *Peers) saveLocked(next []Peer) error {
+	raw, err := json.MarshalIndent(peerFile{1, next}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(p.path, append(raw, '\n')); err != nil {
+		return err
+	}
+	p.list = next
+	return nil
+}
