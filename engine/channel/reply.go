@@ -21,7 +21,9 @@ type reply struct {
 	head    bool // the inner method is HEAD: no body
 	header  http.Header
 
-	status    int // 0 until the handler chose one
+	status    int    // 0 until the handler chose one
+	kind      string // Content-Type at that moment
+	sniff     bool   // there was none
 	streaming bool
 	body      []byte
 	event     []byte // scratch
@@ -52,8 +54,9 @@ func (r *reply) WriteHeader(status int) {
 	if r.status != 0 || status < 200 {
 		return
 	}
-	r.status = status
-	kind, _, _ := mime.ParseMediaType(r.header.Get("Content-Type"))
+	_, set := r.header["Content-Type"]
+	r.status, r.kind, r.sniff = status, r.header.Get("Content-Type"), !set
+	kind, _, _ := mime.ParseMediaType(r.kind)
 	if r.streaming = kind == eventContentType && status == http.StatusOK && !r.head; !r.streaming {
 		return
 	}
@@ -145,10 +148,10 @@ func (r *reply) finishBuffered() {
 
 // contentType is the handler's, or sniffed as net/http would.
 func (r *reply) contentType() string {
-	if _, set := r.header["Content-Type"]; !set && len(r.body) > 0 {
+	if r.sniff && len(r.body) > 0 {
 		return http.DetectContentType(r.body)
 	}
-	return r.header.Get("Content-Type")
+	return r.kind
 }
 
 // Flush implements http.Flusher.

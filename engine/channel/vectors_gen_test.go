@@ -239,7 +239,9 @@ func callVectors() []vector {
 		Expect   string `json:"expect"`
 		Envelope string `json:"envelope"`
 	}
-	add := func(name string, calls ...call) { v = append(v, vector{"name": name, "sid": knownSID, "c2s": knownC2S, "s2c": knownS2C, "calls": calls}) }
+	add := func(name string, calls ...call) {
+		v = append(v, vector{"name": name, "sid": knownSID, "c2s": knownC2S, "s2c": knownS2C, "calls": calls})
+	}
 	text := func(e map[string]any) string { return string(must(json.Marshal(e))) }
 	with := func(field string, value any) string {
 		e := callEnvelope(1, knownRequest)
