@@ -1,0 +1,124 @@
+package runner
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// writer turns chunks into events. Its lock keeps pings from cutting into one.
+type writer struct {
+	emit Emit
+	ping time.Duration
+
+	mu       sync.Mutex
+	prefix   string // everything of an event before its choices
+	answer   strings.Builder
+	finished bool
+	usage    json.RawMessage
+	sent     time.Time
+}
+
+func (w *writer) send(event []byte, flush bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = time.Now()
+	return w.emit(event, flush)
+}
+
+// keepAlive sends a comment whenever nothing else was sent for a while.
+func (w *writer) keepAlive() (stop func()) {
+	done, gone := make(chan struct{}), make(chan struct{})
+	w.sent = time.Now()
+	go func() {
+		defer close(gone)
+		tick := time.NewTicker(w.ping)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				if err := w.pingOnce(); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-gone
+	}
+}
+
+func (w *writer) pingOnce() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if time.Since(w.sent) < w.ping/2 {
+		return nil
+	}
+	w.sent = time.Now()
+	return w.emit([]byte(": ping\n\n"), true)
+}
+
+func (w *writer) head(id string, created int64, model string) {
+	name, err := json.Marshal(model)
+	if err != nil {
+		name = []byte(`""`)
+	}
+	w.prefix = `data: {"id":"` + id + `","object":"chat.completion.chunk","created":` + strconv.FormatInt(created, 10) + `,"model":` + string(name) + `,"choices":`
+}
+
+// choices sends one chunk with a ready list of choices.
+func (w *writer) choices(list string, flush bool) error {
+	return w.send([]byte(w.prefix+list+"}\n\n"), flush)
+}
+
+// pass returns the function that forwards a provider's chunks. The role was
+// sent already, usage is kept for the end.
+func (w *writer) pass(usage bool) func(chunk, bool) error {
+	return func(c chunk, more bool) error {
+		if usage && len(c.Usage) > 0 && string(c.Usage) != "null" {
+			w.usage = c.Usage
+		}
+		for _, raw := range c.Choices {
+			var ch choice
+			if json.Unmarshal(raw, &ch) != nil {
+				return errMalformed
+			}
+			if ch.Delta.Content != nil {
+				w.answer.WriteString(*ch.Delta.Content)
+			}
+			if ch.Finish == nil && ch.empty() {
+				continue
+			}
+			w.finished = w.finished || ch.Finish != nil
+			if err := w.choices("["+string(raw)+"]", !more); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// empty reports a delta that only repeats the role.
+func (c choice) empty() bool {
+	return (c.Delta.Content == nil || *c.Delta.Content == "") && (c.Delta.Reasoning == nil || *c.Delta.Reasoning == "") && len(c.Delta.Tools) == 0
+}
+
+// finish makes sure the stream says why it ended, and adds the usage.
+func (w *writer) finish() error {
+	if !w.finished {
+		if err := w.choices(`[{"delta":{},"finish_reason":"stop","index":0}]`, false); err != nil {
+			return err
+		}
+	}
+	if w.usage == nil {
+		return nil
+	}
+	return w.send([]byte(w.prefix+`[],"usage":`+string(w.usage)+"}\n\n"), false)
+}
+
+func (w *writer) text() string { return w.answer.String() }
