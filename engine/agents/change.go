@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"strings"
@@ -12,263 +11,251 @@ import (
 	"github.com/google/uuid"
 
 	"osaurus/engine/address"
-	"osaurus/engine/atomicfile"
 	"osaurus/engine/fault"
 	"osaurus/engine/identity"
 )
 
 // Create adds an agent without an address.
-func (r *Registry) Create(_ context.Context, d Draft) (Agent, error) {
+func (r *Registry) Create(_ context.Context, d Draft) (a Agent, err error) {
+	err = r.changing(func() error {
+		a, err = r.create(d)
+		return err
+	})
+	return a, err
+}
+
+func (r *Registry) create(d Draft) (Agent, error) {
 	d, err := d.clean()
 	if err != nil {
 		return Agent{}, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.view.Load().agents) >= MaxAgents {
+	if len(r.view.Load().agents) > MaxAgents {
 		return Agent{}, fault.WithText(fault.Usage, fmt.Sprintf("a host has at most %d agents", MaxAgents))
 	}
-	var raw [16]byte
-	if _, err := io.ReadFull(r.c.Rand, raw[:]); err != nil {
-		return Agent{}, err
-	}
-	id, err := uuid.NewRandomFromReader(strings.NewReader(string(raw[:])))
+	id, err := uuid.NewRandomFromReader(r.c.Rand)
 	if err != nil {
-		return Agent{}, err
+		return Agent{}, fmt.Errorf("agents: reading randomness: %w", err)
 	}
 	a := Agent{ID: strings.ToUpper(id.String()), Created: r.c.Now().Unix()}
 	d.apply(&a)
-	if err := r.saveLocked(a, nil); err != nil {
-		return Agent{}, err
+	if a, err = r.save(a, identity.AgentKey{}); err == nil {
+		r.log("agent_created", a)
 	}
-	a, _ = r.Get(a.ID)
-	return a, nil
+	return a, err
 }
 
-// Update replaces the editable part of a record.
-func (r *Registry) Update(_ context.Context, id string, edit func(*Draft)) (Agent, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a, err := r.getLocked(id)
-	if err != nil {
+// Update changes the editable part of a record through edit. The built-in
+// agent can be edited too.
+func (r *Registry) Update(_ context.Context, id string, edit func(*Draft)) (a Agent, err error) {
+	err = r.changing(func() error {
+		a, err = r.update(id, edit)
+		return err
+	})
+	return a, err
+}
+
+func (r *Registry) update(id string, edit func(*Draft)) (Agent, error) {
+	a, ok := r.Get(id)
+	if !ok {
+		return Agent{}, fault.AgentNotFound
+	}
+	if err := r.view.Load().damaged[a.ID+".json"]; err != nil {
 		return Agent{}, err
 	}
 	d := a.Draft()
 	edit(&d)
-	if d, err = d.clean(); err != nil {
+	d, err := d.clean()
+	if err != nil {
 		return Agent{}, err
 	}
 	d.apply(&a)
-	if err := r.saveLocked(a, nil); err != nil {
-		return Agent{}, err
-	}
-	a, _ = r.Get(a.ID)
-	return a, nil
+	return r.save(a, identity.AgentKey{})
 }
 
 // Delete revokes the agent's keys, then removes its record.
 func (r *Registry) Delete(ctx context.Context, id string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a, err := r.getLocked(id)
-	if err != nil {
-		return err
-	}
-	if err := r.retireLocked(ctx, a.Address); err != nil {
-		return err
-	}
-	if err := ignoreMissing(atomicfile.Remove(r.path(a.ID))); err != nil {
-		return err
-	}
-	v := r.view.Load()
-	agents := maps.Clone(v.agents)
-	delete(agents, a.ID)
-	r.view.Store(newView(agents, v.signers, v.unlocked))
-	r.c.Log("agent_deleted", slog.String("agentId", a.ID))
-	r.changedLocked()
-	return nil
+	return r.changing(func() error {
+		a, err := r.changeable(id)
+		if err != nil {
+			return err
+		}
+		return r.leave(ctx, a.Address, func() error {
+			if err := r.files.Remove(r.path(a.ID)); err != nil {
+				return err
+			}
+			v := *r.view.Load()
+			v.agents, v.signers = maps.Clone(v.agents), maps.Clone(v.signers)
+			delete(v.agents, a.ID)
+			delete(v.signers, a.Address)
+			r.show(v)
+			r.log("agent_deleted", a)
+			return nil
+		})
+	})
 }
 
 // Assign gives an agent its first address. One that has an address keeps it.
-func (r *Registry) Assign(ctx context.Context, id string) (Agent, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a, err := r.getLocked(id)
-	if err != nil || !a.Address.IsZero() {
-		return a, err
-	}
-	master, err := r.c.Account.Unlock(ctx, "give "+a.Name+" an address")
-	if err != nil {
-		return Agent{}, err
-	}
-	defer master.Destroy()
-	return r.moveLocked(a, master, "agent_assigned")
+func (r *Registry) Assign(ctx context.Context, id string) (a Agent, err error) {
+	err = r.changing(func() error {
+		if a, err = r.changeable(id); err != nil || !a.Address.IsZero() {
+			return err
+		}
+		a, err = r.moveWithMaster(ctx, a, "give "+a.Name+" an address", "agent_assigned")
+		return err
+	})
+	return a, err
 }
 
 // Rotate gives an agent a fresh path and address. Every key for the old
-// address is revoked before the record changes, so a crash between the two
-// leaves an agent that nobody can reach at its old address and that can be
-// rotated again.
-func (r *Registry) Rotate(ctx context.Context, id string) (Agent, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a, err := r.getLocked(id)
-	if err != nil {
-		return Agent{}, err
-	}
-	if a.Address.IsZero() {
-		return Agent{}, fault.WithText(fault.Usage, "the agent has no address to rotate; assign one first")
-	}
-	master, err := r.c.Account.Unlock(ctx, "rotate the address of "+a.Name)
-	if err != nil {
-		return Agent{}, err
-	}
-	defer master.Destroy()
-	if err := r.retireLocked(ctx, a.Address); err != nil {
-		return Agent{}, err
-	}
-	return r.moveLocked(a, master, "agent_rotated")
+// address is revoked before the record changes: a crash in between leaves the
+// old address with no key to it, and Rotate can run again.
+func (r *Registry) Rotate(ctx context.Context, id string) (a Agent, err error) {
+	err = r.changing(func() error {
+		if a, err = r.changeable(id); err != nil {
+			return err
+		}
+		if a.Address.IsZero() {
+			return fault.WithText(fault.Usage, "the agent has no address to rotate; assign one first")
+		}
+		a, err = r.moveWithMaster(ctx, a, "rotate the address of "+a.Name, "agent_rotated")
+		return err
+	})
+	return a, err
 }
 
 // Revoke takes an agent's address and path away and revokes its keys. The
 // agent stays.
-func (r *Registry) Revoke(ctx context.Context, id string) (Agent, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a, err := r.getLocked(id)
+func (r *Registry) Revoke(ctx context.Context, id string) (a Agent, err error) {
+	err = r.changing(func() error {
+		if a, err = r.changeable(id); err != nil || a.Address.IsZero() {
+			return err
+		}
+		a, err = r.clear(ctx, a, "agent_revoked")
+		return err
+	})
+	return a, err
+}
+
+func (r *Registry) clear(ctx context.Context, a Agent, event string) (Agent, error) {
+	gone := a
+	err := r.leave(ctx, a.Address, func() (err error) {
+		a, err = r.save(a.moved(nil, address.Address{}, r.c.Now().Unix()), identity.AgentKey{})
+		return err
+	})
 	if err != nil {
 		return Agent{}, err
 	}
-	return r.clearLocked(ctx, a, "agent_revoked")
-}
-
-func (r *Registry) clearLocked(ctx context.Context, a Agent, event string) (Agent, error) {
-	if a.Address.IsZero() {
-		return a, nil
-	}
-	if err := r.retireLocked(ctx, a.Address); err != nil {
-		return Agent{}, err
-	}
-	r.c.Log(event, slog.String("agentId", a.ID), slog.String("address", a.Address.String()))
-	a.setPath(nil, address.Address{})
-	if err := r.saveLocked(a, nil); err != nil {
-		return Agent{}, err
-	}
-	a, _ = r.Get(a.ID)
+	r.log(event, gone)
 	return a, nil
 }
 
-func (r *Registry) retireLocked(ctx context.Context, old address.Address) error {
-	if old.IsZero() {
-		return nil
+func (r *Registry) moveWithMaster(ctx context.Context, a Agent, reason, event string) (Agent, error) {
+	master, err := r.c.Account.Unlock(ctx, reason)
+	if err != nil {
+		return Agent{}, err
 	}
-	if _, err := r.c.Keys.RevokeAudience(ctx, old); err != nil {
-		return fmt.Errorf("revoking the agent's keys: %w", err)
-	}
-	return r.c.Retired(ctx, old)
+	defer master.Destroy()
+	return r.move(ctx, a, master, event)
 }
 
-// moveLocked allocates an index that is on disk before the address is shown,
-// skips those that derive no key, and stores the new address.
-func (r *Registry) moveLocked(a Agent, master identity.MasterKey, event string) (Agent, error) {
+// move gives a a fresh path under master. The key is derived before anything
+// is revoked, so what can fail early does.
+func (r *Registry) move(ctx context.Context, a Agent, master identity.MasterKey, event string) (Agent, error) {
+	path, key, err := r.freshKey(master)
+	if err != nil {
+		return Agent{}, err
+	}
+	err = r.leave(ctx, a.Address, func() (err error) {
+		a, err = r.save(a.moved(&path, key.Address(), r.c.Now().Unix()), key)
+		return err
+	})
+	if err != nil {
+		key.Destroy()
+		return Agent{}, err
+	}
+	r.log(event, a)
+	return a, nil
+}
+
+// freshKey derives the key at an index that is on disk as used, and skips
+// those that derive none.
+func (r *Registry) freshKey(master identity.MasterKey) (identity.Path, identity.AgentKey, error) {
+	scope := r.c.Account.Device().ID
 	for {
-		index, err := r.c.Account.AllocateIndex(r.lowestIndex())
+		index, err := r.c.Account.AllocateIndex(r.lowestIndex(scope))
 		if err != nil {
-			return Agent{}, err
+			return identity.Path{}, identity.AgentKey{}, err
 		}
-		path := identity.Path{Index: index, Scope: r.c.Account.Device().ID}
+		path := identity.Path{Index: index, Scope: scope}
 		key, err := master.Agent(path)
-		if errors.Is(err, identity.ErrSkipIndex) {
-			continue
+		if !errors.Is(err, identity.ErrSkipIndex) {
+			return path, key, err
 		}
-		if err != nil {
-			return Agent{}, err
-		}
-		a.setPath(&path, key.Address())
-		if err := r.saveLocked(a, &key); err != nil {
-			key.Destroy()
-			return Agent{}, err
-		}
-		r.c.Log(event, slog.String("agentId", a.ID), slog.String("address", a.Address.String()))
-		a, _ = r.Get(a.ID)
-		return a, nil
 	}
 }
 
-// lowestIndex is above every index a record holds, whatever the counter says.
-func (r *Registry) lowestIndex() uint64 {
+// lowestIndex is above every index of scope that a record holds or held,
+// whatever the counter of the device says.
+func (r *Registry) lowestIndex(scope string) uint64 {
 	var lowest uint64
+	see := func(p *identity.Path) {
+		if p != nil && p.Scope == scope {
+			lowest = max(lowest, uint64(p.Index)+1)
+		}
+	}
 	for _, a := range r.view.Load().agents {
-		if a.Index != nil {
-			lowest = max(lowest, uint64(*a.Index)+1)
+		see(a.Path)
+		for _, old := range a.Retired {
+			see(old.Path)
 		}
 	}
 	return lowest
 }
 
-// RepairScopes writes back the scope of agents that lost it. No key changes.
-// It returns how many were repaired.
-func (r *Registry) RepairScopes(_ context.Context, d identity.Drift) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var failed error
-	n := 0
-	for _, rec := range d.Recoverable {
-		a, err := r.getLocked(rec.Agent.ID)
-		if err == nil {
-			a.setPath(&rec.Path, a.Address)
-			err = r.saveLocked(a, nil)
-		}
-		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", rec.Agent.Name, err))
-			continue
-		}
-		n++
+// leave ends an address around then, which changes the record. The signer is
+// paused first, so no key can be minted for the address after its keys were
+// revoked; it resumes when the change fails.
+func (r *Registry) leave(ctx context.Context, old address.Address, then func() error) error {
+	if old.IsZero() {
+		return then()
 	}
-	return n, failed
+	s := r.view.Load().signers[old]
+	if s != nil {
+		s.pause(true)
+	}
+	err := r.retire(ctx, old)
+	if err == nil {
+		err = then()
+	}
+	switch {
+	case s == nil:
+	case err != nil:
+		s.pause(false)
+	default:
+		s.destroy()
+	}
+	return err
 }
 
-// RepairForward gives every mismatched agent a fresh path under the current
-// master and revokes stale keys, in one pass. What failed is joined; the rest
-// is done.
-func (r *Registry) RepairForward(ctx context.Context, master identity.MasterKey, d identity.Drift) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var failed error
-	for _, m := range d.Mismatched {
-		a, err := r.getLocked(m.ID)
-		if err == nil {
-			err = r.retireLocked(ctx, a.Address)
-		}
-		if err == nil {
-			_, err = r.moveLocked(a, master, "agent_repaired")
-		}
-		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", m.Name, err))
-		}
+func (r *Registry) retire(ctx context.Context, old address.Address) error {
+	if _, err := r.c.Keys.RevokeAudience(ctx, old); err != nil {
+		return fmt.Errorf("revoking the agent's access keys: %w", err)
 	}
-	ids := make([]string, 0, len(d.StaleKeys))
-	for _, k := range d.StaleKeys {
-		ids = append(ids, k.ID)
-	}
-	if _, err := r.c.Keys.RevokeStale(ctx, ids); err != nil {
-		failed = errors.Join(failed, fmt.Errorf("stale keys: %w", err))
-	}
-	return failed
+	return r.c.Retired(ctx, old)
 }
 
-// ClearAll takes every address away: part of Reset identity.
-func (r *Registry) ClearAll(ctx context.Context) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var failed error
-	for _, a := range r.view.Load().agents {
-		if a.BuiltIn {
-			continue
-		}
-		if _, err := r.clearLocked(ctx, a, "agent_reset"); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", a.Name, err))
-		}
+// changeable finds an agent whose address may change.
+func (r *Registry) changeable(id string) (Agent, error) {
+	a, ok := r.Get(id)
+	if !ok {
+		return Agent{}, fault.AgentNotFound
 	}
-	return failed
+	if a.BuiltIn {
+		return Agent{}, fault.WithText(fault.Usage, "the built-in agent has no address and cannot be deleted")
+	}
+	return a, nil
+}
+
+func (r *Registry) log(event string, a Agent) {
+	r.c.Log(event, slog.String("agentId", a.ID), slog.String("address", a.Address.String()))
 }

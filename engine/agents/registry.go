@@ -1,15 +1,12 @@
 package agents
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
-	"errors"
 	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,33 +25,39 @@ import (
 
 // Config configures Open. Dir, Account and Keys are required.
 type Config struct {
-	Dir     string // <home>/agents
+	Dir     string // <home>/agents, created when missing
 	Account *identity.Account
 	Keys    *accesskey.Keys
-	// Retired is called with an address that ended, after its keys were
-	// revoked and before the record changes; nil does nothing.
+	// Retired is called with an address that ends, after its keys were revoked
+	// and before the record changes; its error stops the change. It may run
+	// again for the same address. nil does nothing.
 	Retired func(ctx context.Context, a address.Address) error
-	Now     func() time.Time
-	Rand    io.Reader
-	Log     func(event string, attrs ...slog.Attr)
+	Now     func() time.Time                       // nil means time.Now
+	Rand    io.Reader                              // nil means crypto/rand
+	Log     func(event string, attrs ...slog.Attr) // nil drops events
 }
 
-// Registry is safe for concurrent use. Reads take a snapshot without a lock.
+// Registry is safe for concurrent use. Reads take a snapshot without a lock
+// and see a change as soon as its method returned.
 type Registry struct {
-	c    Config
-	view atomic.Pointer[view]
+	c     Config
+	files files
+	view  atomic.Pointer[view]
 
-	mu        sync.Mutex // serialises changes
+	change sync.Mutex // one change at a time, held while the owner is asked
+
+	notify    sync.Mutex // orders the calls of observers
 	observers []func()
-	damaged   map[string]error // file name -> why it was not loaded
 }
 
-// view is an immutable picture of the records and signers.
+// view is an immutable picture.
 type view struct {
 	agents   map[string]Agent
 	byAddr   map[address.Address]string
-	signers  map[address.Address]identity.AgentKey
+	damaged  map[string]error
+	signers  signers
 	unlocked bool
+	health   Health
 }
 
 // Open loads every record and adds the built-in agent. A damaged file is
@@ -75,60 +78,60 @@ func Open(c Config) (*Registry, error) {
 	if err := atomicfile.MkdirAll(c.Dir); err != nil {
 		return nil, err
 	}
-	r := &Registry{c: c, damaged: map[string]error{}}
-	agents, err := r.load()
+	agents, damaged, err := load(c.Dir)
 	if err != nil {
 		return nil, err
 	}
-	agents[DefaultID] = Agent{ID: DefaultID, Name: "Osaurus", Description: "The owner's own agent", BuiltIn: true}
-	r.view.Store(newView(agents, nil, false))
+	builtIn, edited := agents[DefaultID]
+	if !edited {
+		builtIn = Agent{ID: DefaultID, Name: "Osaurus", Description: "The owner's own agent"}
+	}
+	builtIn.BuiltIn, builtIn.BonjourEnabled = true, false
+	agents[DefaultID] = builtIn
+	r := &Registry{c: c, files: disk{}}
+	r.show(view{agents: agents, damaged: damaged})
 	return r, nil
 }
 
-func (r *Registry) load() (map[string]Agent, error) {
-	entries, err := os.ReadDir(r.c.Dir)
-	if err != nil {
-		return nil, err
-	}
-	agents := map[string]Agent{}
-	for _, e := range entries {
-		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || strings.HasPrefix(id, ".") || !e.Type().IsRegular() {
-			continue
-		}
-		raw, err := os.ReadFile(filepath.Join(r.c.Dir, e.Name()))
-		if err != nil {
-			return nil, err
-		}
-		a, err := parse(raw, id)
-		if err != nil {
-			r.damaged[e.Name()] = err
-			continue
-		}
-		agents[a.ID] = a
-	}
-	return agents, nil
-}
-
-func newView(agents map[string]Agent, signers map[address.Address]identity.AgentKey, unlocked bool) *view {
-	v := &view{agents: agents, byAddr: map[address.Address]string{}, signers: signers, unlocked: unlocked}
-	for id, a := range agents {
-		if !a.Address.IsZero() {
+// show makes v what everybody sees and what access keys are judged by.
+func (r *Registry) show(v view) {
+	v.byAddr = map[address.Address]string{}
+	for id, a := range v.agents {
+		if !a.Address.IsZero() && !a.BuiltIn {
 			v.byAddr[a.Address] = id
 		}
 	}
-	return v
+	r.view.Store(&v)
+	r.c.Keys.SetAudiences(r.c.Account.Address(), slices.Collect(maps.Keys(v.byAddr)))
 }
 
 // Damaged returns the files that were not loaded, and why.
-func (r *Registry) Damaged() map[string]error { return maps.Clone(r.damaged) }
+func (r *Registry) Damaged() map[string]error { return maps.Clone(r.view.Load().damaged) }
 
-// OnChange registers f, called after every change is durable. f must not call
-// back into changing methods.
+// OnChange registers f, which is called after every change is durable and
+// visible, one call at a time. f must not change agents.
 func (r *Registry) OnChange(f func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.notify.Lock()
+	defer r.notify.Unlock()
 	r.observers = append(r.observers, f)
+}
+
+// changing runs one change and then tells the observers, if anything moved.
+func (r *Registry) changing(change func() error) error {
+	before := r.view.Load()
+	err := func() error {
+		r.change.Lock()
+		defer r.change.Unlock()
+		return change()
+	}()
+	if r.view.Load() != before {
+		r.notify.Lock()
+		defer r.notify.Unlock()
+		for _, f := range r.observers {
+			f()
+		}
+	}
+	return err
 }
 
 // List returns all agents, the built-in one first, then by creation.
@@ -141,10 +144,7 @@ func (r *Registry) List() []Agent {
 			}
 			return 1
 		}
-		if a.Created != b.Created {
-			return int(a.Created - b.Created)
-		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.ID, b.ID))
 	})
 	return list
 }
@@ -159,13 +159,13 @@ func (r *Registry) Get(id string) (Agent, bool) {
 func (r *Registry) ByAddress(a address.Address) (Agent, bool) {
 	v := r.view.Load()
 	id, ok := v.byAddr[a]
-	return v.agents[id], ok && !a.IsZero()
+	return v.agents[id], ok
 }
 
 // Resolve finds an agent by UUID or address in any case. Errors:
 // fault.InvalidAgentID when it is neither, fault.AgentNotFound.
 func (r *Registry) Resolve(idOrAddress string) (Agent, error) {
-	if len(idOrAddress) == 36 && uuid.Validate(idOrAddress) == nil {
+	if len(idOrAddress) == uuidLength && uuid.Validate(idOrAddress) == nil {
 		if a, ok := r.Get(idOrAddress); ok {
 			return a, nil
 		}
@@ -195,15 +195,16 @@ func (r *Registry) Refs() []identity.AgentRef {
 	return refs
 }
 
-// Signer returns the signer of an agent's address. Nothing is unlocked for it:
-// fault.UnknownAgentAddress, or fault.HostIdentityUnavailable while locked.
+// Signer returns the signer of an agent's address. Nothing is unlocked for it.
+// Errors: fault.UnknownAgentAddress, and fault.HostIdentityUnavailable while
+// locked or when the master does not derive the address.
 func (r *Registry) Signer(_ context.Context, a address.Address) (identity.Signer, error) {
 	v := r.view.Load()
-	if _, ok := v.byAddr[a]; !ok || a.IsZero() {
+	if _, ok := v.byAddr[a]; !ok {
 		return nil, fault.UnknownAgentAddress
 	}
-	if key, ok := v.signers[a]; ok {
-		return key, nil
+	if s, ok := v.signers[a]; ok {
+		return s, nil
 	}
 	return nil, fault.HostIdentityUnavailable
 }
@@ -211,92 +212,33 @@ func (r *Registry) Signer(_ context.Context, a address.Address) (identity.Signer
 // Unlocked reports whether signers are held.
 func (r *Registry) Unlocked() bool { return r.view.Load().unlocked }
 
-// Unlock derives the key of every agent with an address and keeps it until
-// Lock. An agent whose stored address the master does not derive gets no
-// signer: the drift check reports it.
-func (r *Registry) Unlock(master identity.MasterKey) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v := r.view.Load()
-	signers := map[address.Address]identity.AgentKey{}
-	for _, a := range v.agents {
-		p := a.Path()
-		if p == nil || a.Address.IsZero() {
-			continue
-		}
-		key, err := master.Agent(*p)
-		if err != nil {
-			return err
-		}
-		if key.Address() != a.Address {
-			key.Destroy()
-			continue
-		}
-		signers[a.Address] = key
-	}
-	r.view.Store(newView(v.agents, signers, true))
-	return nil
-}
+// Health returns what the last Unlock or Repair found.
+func (r *Registry) Health() Health { return r.view.Load().health }
 
-// Lock destroys every signer. Signing in flight must have ended.
-func (r *Registry) Lock() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v := r.view.Load()
-	r.view.Store(newView(v.agents, nil, false))
-	for _, key := range v.signers {
+// save writes one record, then shows it. key, when set, becomes its signer.
+func (r *Registry) save(a Agent, key identity.AgentKey) (Agent, error) {
+	a.Updated = r.c.Now().Unix()
+	raw, err := a.encode()
+	if err != nil {
+		return Agent{}, err
+	}
+	if err := r.files.Write(r.path(a.ID), raw); err != nil {
+		return Agent{}, err
+	}
+	v := *r.view.Load()
+	old := v.agents[a.ID]
+	v.agents, v.signers = maps.Clone(v.agents), maps.Clone(v.signers)
+	if old.Address != a.Address {
+		delete(v.signers, old.Address)
+	}
+	v.agents[a.ID] = a
+	if !key.IsZero() && v.unlocked {
+		v.signers[a.Address] = &signer{addr: a.Address, key: key}
+	} else {
 		key.Destroy()
 	}
-}
-
-// save writes one record, then shows it. signer is the key of its address when
-// it is known.
-func (r *Registry) saveLocked(a Agent, signer *identity.AgentKey) error {
-	a.Updated = r.c.Now().Unix()
-	raw, err := json.MarshalIndent(a, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Write(r.path(a.ID), append(raw, '\n')); err != nil {
-		return err
-	}
-	v := r.view.Load()
-	agents, signers := maps.Clone(v.agents), maps.Clone(v.signers)
-	if old := agents[a.ID]; old.Address != a.Address {
-		delete(signers, old.Address)
-	}
-	agents[a.ID] = a
-	if signer != nil && v.unlocked {
-		signers[a.Address] = *signer
-	}
-	r.view.Store(newView(agents, signers, v.unlocked))
-	r.changedLocked()
-	return nil
-}
-
-func (r *Registry) changedLocked() {
-	for _, f := range r.observers {
-		f()
-	}
-}
-
-func (r *Registry) path(id string) string { return filepath.Join(r.c.Dir, id+".json") }
-
-// getLocked finds an agent that may be changed.
-func (r *Registry) getLocked(id string) (Agent, error) {
-	a, ok := r.Get(id)
-	if !ok {
-		return Agent{}, fault.AgentNotFound
-	}
-	if a.BuiltIn {
-		return Agent{}, fault.WithText(fault.Usage, "the built-in agent cannot be changed")
-	}
+	r.show(v)
 	return a, nil
 }
 
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
+func (r *Registry) path(id string) string { return filepath.Join(r.c.Dir, id+".json") }

@@ -3,13 +3,11 @@ package identity
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,16 +18,6 @@ import (
 	"osaurus/engine/secret"
 	"osaurus/engine/signature"
 )
-
-// Where the master stands in the keystore, PROTOCOL.md section 3.
-const (
-	VaultService  = "com.osaurus.account"
-	VaultAccount  = "master-key"
-	backupAccount = VaultAccount + ".backup-"
-)
-
-// PresenceReuse is how long one confirmation by the owner serves.
-const PresenceReuse = 300 * time.Second
 
 // Vault is what identity needs of the keystore; keystore.Store satisfies it.
 type Vault interface {
@@ -49,37 +37,46 @@ type AccountConfig struct {
 	Vault      Vault
 	Dir        string   // <home>/identity, created when missing
 	Presence   Presence // nil: the keystore alone decides
+	Hardware   Hardware // nil: a new device is a software one
 	DeviceName string
-	Now        func() time.Time // nil means time.Now
-	Rand       io.Reader        // nil means crypto/rand
+	Now        func() time.Time                       // nil means time.Now
+	Rand       io.Reader                              // nil means crypto/rand
+	Log        func(event string, attrs ...slog.Attr) // nil drops events
 }
 
 // Account is the life of the master on this machine. It is safe for
-// concurrent use.
+// concurrent use; one change runs at a time, and Status, Address and Device
+// never wait for the owner.
 type Account struct {
 	c      AccountConfig
+	files  files
 	device *deviceStore
 
-	mu        sync.Mutex
+	mu        sync.Mutex // held over a change, while the owner is asked too
 	confirmed time.Time
 }
 
 // State says what is known of the master without asking the owner.
 type State uint8
 
-// The states. A locked keystore never looks like None.
+// The states. A keystore that cannot be read never looks like None.
 const (
 	invalidState State = iota
 	None               // the keystore answered: there is no master
 	Ready
-	Locked  // the keystore cannot be read right now
+	Locked  // the keystore cannot be read right now; Status.Err says why
 	Missing // a master is on record, but the keystore has none
 )
 
 var stateNames = [...]string{"invalid", "none", "ready", "locked", "missing"}
 
 // String returns the state in one lower-case word.
-func (s State) String() string { return stateNames[s] }
+func (s State) String() string {
+	if int(s) >= len(stateNames) {
+		s = invalidState
+	}
+	return stateNames[s]
+}
 
 // Status is what shows without unlocking anything.
 type Status struct {
@@ -92,15 +89,6 @@ type Status struct {
 	Device       Device
 }
 
-// record is identity/account.json: what must show while the keystore is
-// locked. It is a copy; the keystore decides.
-type record struct {
-	Version      int             `json:"version"`
-	Address      address.Address `json:"address"`
-	Created      int64           `json:"created"`
-	Acknowledged bool            `json:"acknowledged"`
-}
-
 // Created is a new master, shown once. The caller destroys both secrets.
 type Created struct {
 	Address      address.Address
@@ -108,17 +96,6 @@ type Created struct {
 	RecoveryCode secret.Bytes
 	At           time.Time
 }
-
-// ForeignPhraseError says that a phrase belongs to another identity.
-type ForeignPhraseError struct{ Stored, Phrase address.Address }
-
-// Error shows both addresses.
-func (e *ForeignPhraseError) Error() string {
-	return fmt.Sprintf("the phrase belongs to %s, this host's identity is %s", e.Phrase, e.Stored)
-}
-
-// Unwrap makes errors.Is find fault.ForeignPhrase.
-func (e *ForeignPhraseError) Unwrap() error { return fault.ForeignPhrase }
 
 // OpenAccount reads the device and prepares the account. It does not touch
 // the master.
@@ -129,31 +106,41 @@ func OpenAccount(c AccountConfig) (*Account, error) {
 	if c.Rand == nil {
 		c.Rand = rand.Reader
 	}
+	if c.Log == nil {
+		c.Log = func(string, ...slog.Attr) {}
+	}
 	if err := atomicfile.MkdirAll(c.Dir); err != nil {
 		return nil, err
 	}
-	device, err := openDevice(c.Dir, c.DeviceName, c.Rand)
+	a := &Account{c: c, files: disk{}}
+	device, err := openDevice(a.files, c)
 	if err != nil {
 		return nil, err
 	}
-	return &Account{c: c, device: device}, nil
+	a.device = device
+	return a, nil
 }
 
 // Device returns this machine's device.
-func (a *Account) Device() Device {
-	a.device.mu.Lock()
-	defer a.device.mu.Unlock()
-	return a.device.state.Device
-}
+func (a *Account) Device() Device { return a.device.current() }
 
 // AllocateIndex returns an agent index that this device never used before and
-// that is not below atLeast. It is on disk before it is returned.
+// that is not below atLeast. It is on disk as used before it is returned.
+// Errors: ErrIndexesUsedUp.
 func (a *Account) AllocateIndex(atLeast uint64) (uint32, error) { return a.device.nextIndex(atLeast) }
+
+// Address returns the address on record, which shows without unlocking; zero
+// when there is none or the record cannot be read.
+func (a *Account) Address() address.Address {
+	r, err := a.record()
+	if err != nil {
+		return address.Address{}
+	}
+	return r.Address
+}
 
 // Status reports the state without asking the owner.
 func (a *Account) Status(ctx context.Context) (Status, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	s := Status{Device: a.Device()}
 	r, err := a.record()
 	if err != nil {
@@ -164,23 +151,17 @@ func (a *Account) Status(ctx context.Context) (Status, error) {
 		s.Created = time.Unix(r.Created, 0)
 	}
 	accounts, err := a.c.Vault.List(ctx, VaultService)
-	if err != nil {
-		s.State, s.Err = Locked, err
-		return s, nil
-	}
-	present := false
-	for _, name := range accounts {
-		present = present || name == VaultAccount
-		s.Replaced = s.Replaced || strings.HasPrefix(name, backupAccount)
-	}
 	switch {
-	case present:
+	case err != nil:
+		s.State, s.Err = Locked, err
+	case slices.Contains(accounts, VaultAccount):
 		s.State = Ready
 	case r.Address.IsZero():
 		s.State = None
 	default:
 		s.State = Missing
 	}
+	s.Replaced = len(backups(accounts)) > 0
 	return s, nil
 }
 
@@ -190,37 +171,52 @@ func (a *Account) Status(ctx context.Context) (Status, error) {
 func (a *Account) Generate(ctx context.Context) (Created, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch old, err := a.c.Vault.Get(ctx, VaultService, VaultAccount); {
-	case err == nil:
-		old.Destroy()
-		return Created{}, fault.MasterExists
-	case !errors.Is(err, fault.KeyNotFound):
-		return Created{}, fmt.Errorf("cannot tell whether a master exists: %w", err)
-	}
-	if r, err := a.record(); err != nil {
+	if err := a.absentLocked(ctx); err != nil {
 		return Created{}, err
-	} else if !r.Address.IsZero() {
-		return Created{}, fault.WithText(fault.MasterExists, "an identity is on record but its key is missing from the keystore; restore it from the phrase or reset")
 	}
 	master, err := a.newMaster()
 	if err != nil {
 		return Created{}, err
 	}
 	defer master.Destroy()
-	code, err := newRecoveryCode(a.c.Rand)
+	made := Created{Address: master.Address(), At: a.c.Now()}
+	if made.RecoveryCode, err = newRecoveryCode(a.c.Rand); err != nil {
+		return Created{}, err
+	}
+	if made.Phrase, err = master.Phrase(); err == nil {
+		err = a.install(ctx, master, false)
+	}
 	if err != nil {
+		made.Phrase.Destroy()
+		made.RecoveryCode.Destroy()
 		return Created{}, err
 	}
-	phrase, err := master.Phrase()
+	a.log("identity_created", made.Address)
+	return made, nil
+}
+
+// absentLocked returns nil only when it is certain that there is no master:
+// the list has none, reading it finds none, and none is on record.
+func (a *Account) absentLocked(ctx context.Context) error {
+	accounts, err := a.c.Vault.List(ctx, VaultService)
 	if err != nil {
-		return Created{}, err
+		return fmt.Errorf("cannot tell whether a master exists: %w", err)
 	}
-	if err := a.install(ctx, master); err != nil {
-		phrase.Destroy()
-		code.Destroy()
-		return Created{}, err
+	if slices.Contains(accounts, VaultAccount) {
+		return fault.MasterExists
 	}
-	return Created{Address: master.Address(), Phrase: phrase, RecoveryCode: code, At: a.c.Now()}, nil
+	switch old, err := a.c.Vault.Get(ctx, VaultService, VaultAccount); {
+	case err == nil:
+		old.Destroy()
+		return fault.MasterExists
+	case !errors.Is(err, fault.KeyNotFound):
+		return fmt.Errorf("cannot tell whether a master exists: %w", err)
+	}
+	r, err := a.record()
+	if err == nil && !r.Address.IsZero() {
+		err = fault.WithText(fault.MasterExists, "an identity is on record but its key is missing from the keystore; restore it from the phrase, or reset")
+	}
+	return err
 }
 
 // newMaster draws scalars until one is valid.
@@ -238,17 +234,17 @@ func (a *Account) newMaster() (MasterKey, error) {
 	}
 }
 
-// install writes the key first, then the record: a crash between the two
-// leaves a master that Unlock puts on record, unacknowledged.
-func (a *Account) install(ctx context.Context, master MasterKey) error {
+// install writes the key first, then the record: after a crash between the
+// two, Unlock puts the key on record.
+func (a *Account) install(ctx context.Context, master MasterKey, acknowledged bool) error {
 	if err := a.c.Vault.Put(ctx, VaultService, VaultAccount, master.seed); err != nil {
 		return err
 	}
-	return a.save(record{Version: 1, Address: master.Address(), Created: a.c.Now().Unix()})
+	return a.save(record{Address: master.Address(), Created: a.c.Now().Unix(), Acknowledged: acknowledged})
 }
 
 // Unlock returns the master after the owner confirmed. The caller destroys
-// it. Errors: fault.NoMaster, the keystore's, the presence check's.
+// it. Errors: fault.NoMaster, fault.KeystoreDenied, the keystore's.
 func (a *Account) Unlock(ctx context.Context, reason string) (MasterKey, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -256,13 +252,7 @@ func (a *Account) Unlock(ctx context.Context, reason string) (MasterKey, error) 
 }
 
 func (a *Account) unlockLocked(ctx context.Context, reason string) (MasterKey, error) {
-	if err := a.confirmLocked(ctx, reason); err != nil {
-		return MasterKey{}, err
-	}
-	seed, err := a.c.Vault.Get(ctx, VaultService, VaultAccount)
-	if errors.Is(err, fault.KeyNotFound) {
-		return MasterKey{}, fault.NoMaster
-	}
+	seed, err := a.readLocked(ctx, reason)
 	if err != nil {
 		return MasterKey{}, err
 	}
@@ -272,8 +262,8 @@ func (a *Account) unlockLocked(ctx context.Context, reason string) (MasterKey, e
 		return MasterKey{}, fault.New(fault.KeystoreCorrupt, err)
 	}
 	r, err := a.record()
-	if err == nil && r.Address.IsZero() {
-		err = a.save(record{Version: 1, Address: master.Address(), Created: a.c.Now().Unix()})
+	if err == nil && r.Address != master.Address() {
+		err = a.save(record{Address: master.Address(), Created: a.c.Now().Unix()})
 	}
 	if err != nil {
 		master.Destroy()
@@ -282,9 +272,34 @@ func (a *Account) unlockLocked(ctx context.Context, reason string) (MasterKey, e
 	return master, nil
 }
 
+// readLocked returns the stored master as it is. Errors: fault.NoMaster when
+// there certainly is none.
+func (a *Account) readLocked(ctx context.Context, reason string) (secret.Bytes, error) {
+	accounts, err := a.c.Vault.List(ctx, VaultService)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	if !slices.Contains(accounts, VaultAccount) {
+		return secret.Bytes{}, fault.NoMaster
+	}
+	if err := a.confirmLocked(ctx, reason); err != nil {
+		return secret.Bytes{}, err
+	}
+	return a.c.Vault.Get(ctx, VaultService, VaultAccount)
+}
+
+// Confirm asks the owner, unless a confirmation still serves. Errors:
+// fault.KeystoreDenied.
+func (a *Account) Confirm(ctx context.Context, reason string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.confirmLocked(ctx, reason)
+}
+
 func (a *Account) confirmLocked(ctx context.Context, reason string) error {
 	now := a.c.Now()
-	if a.c.Presence == nil || !a.confirmed.IsZero() && now.Sub(a.confirmed) < PresenceReuse && !now.Before(a.confirmed) {
+	age := now.Sub(a.confirmed)
+	if a.c.Presence == nil || !a.confirmed.IsZero() && age >= 0 && age < PresenceReuse {
 		return nil
 	}
 	if err := a.c.Presence.Confirm(ctx, reason); err != nil {
@@ -294,21 +309,28 @@ func (a *Account) confirmLocked(ctx context.Context, reason string) error {
 	return nil
 }
 
+// Lock ends the time in which a confirmation serves again.
+func (a *Account) Lock() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.confirmed = time.Time{}
+}
+
 // Phrase returns the recovery phrase again, but only until the owner
 // acknowledged that it is saved. The caller destroys it.
 func (a *Account) Phrase(ctx context.Context) (secret.Bytes, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	master, err := a.unlockLocked(ctx, "show the recovery phrase")
-	if err != nil {
-		return secret.Bytes{}, err
-	}
-	defer master.Destroy()
 	if r, err := a.record(); err != nil {
 		return secret.Bytes{}, err
 	} else if r.Acknowledged {
 		return secret.Bytes{}, fault.WithText(fault.Usage, "the phrase was acknowledged as saved and is not shown again")
 	}
+	master, err := a.unlockLocked(ctx, "show the recovery phrase")
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	defer master.Destroy()
 	return master.Phrase()
 }
 
@@ -323,32 +345,29 @@ func (a *Account) Acknowledge(context.Context) error {
 	if r.Address.IsZero() {
 		return fault.NoMaster
 	}
+	if r.Acknowledged {
+		return nil
+	}
 	r.Acknowledged = true
-	return a.save(r)
-}
-
-// record returns the zero record when there is none.
-func (a *Account) record() (record, error) {
-	raw, err := os.ReadFile(a.recordPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return record{}, nil
-	}
-	if err != nil {
-		return record{}, err
-	}
-	var r record
-	if err := json.Unmarshal(raw, &r); err != nil || r.Version != 1 {
-		return record{}, fault.New(fault.StateCorrupt, fmt.Errorf("%s does not parse; move it away and restart to rebuild it from the keystore", a.recordPath()))
-	}
-	return r, nil
-}
-
-func (a *Account) save(r record) error {
-	raw, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
+	if err := a.save(r); err != nil {
 		return err
 	}
-	return atomicfile.Write(a.recordPath(), append(raw, '\n'))
+	a.log("phrase_acknowledged", r.Address)
+	return nil
 }
 
-func (a *Account) recordPath() string { return filepath.Join(a.c.Dir, "account.json") }
+func (a *Account) log(event string, addr address.Address) {
+	a.c.Log(event, slog.String("address", addr.String()))
+}
+
+// backups returns the accounts of replaced masters, oldest first.
+func backups(accounts []string) []string {
+	var found []string
+	for _, name := range accounts {
+		if strings.HasPrefix(name, backupAccount) {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found
+}

@@ -2,18 +2,16 @@ package identity
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"sync"
 
-	"osaurus/engine/atomicfile"
 	"osaurus/engine/fault"
 )
 
@@ -25,7 +23,16 @@ type Device struct {
 	Hardware bool   `json:"hardware"`
 }
 
-// ErrIndexesUsedUp says that this device has minted 2^32-1 agent keys.
+// Hardware is a key in the machine's secure element (App Attest).
+type Hardware interface {
+	// KeyID returns the id of the key, made on first use. An error that is
+	// fault.Unsupported means that this machine has no such key.
+	KeyID() (string, error)
+	// Assert signs the SHA-256 of a request-token payload.
+	Assert(payloadHash [sha256.Size]byte) ([]byte, error)
+}
+
+// ErrIndexesUsedUp says that this device has used all 2^32 agent indexes.
 var ErrIndexesUsedUp = errors.New("identity: every agent index of this device is used")
 
 // deviceFile is identity/device.json: the device and the counters that must
@@ -40,46 +47,72 @@ type deviceFile struct {
 
 // deviceStore guards device.json. Every counter is on disk before it is used.
 type deviceStore struct {
-	path string
+	files files
+	path  string
 
 	mu    sync.Mutex
 	state deviceFile
 }
 
-// openDevice reads the device, or makes a software one: a random key id with
-// the same id format as App Attest gives.
-func openDevice(dir, name string, rand io.Reader) (*deviceStore, error) {
-	d := &deviceStore{path: filepath.Join(dir, "device.json")}
-	raw, err := os.ReadFile(d.path)
+// openDevice reads the device, or makes one on first use.
+func openDevice(f files, c AccountConfig) (*deviceStore, error) {
+	d := &deviceStore{files: f, path: filepath.Join(c.Dir, "device.json")}
+	err := readJSON(d.path, &d.state)
 	if errors.Is(err, fs.ErrNotExist) {
-		return d, d.create(name, rand)
+		return d, d.create(c)
+	}
+	if err == nil && (d.state.Version != fileVersion || d.state.ID != deviceID(d.state.KeyID)) {
+		err = errCorrupt(d.path)
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(raw, &d.state); err != nil || d.state.Version != 1 || !validDeviceID(d.state.ID) {
-		return nil, fault.New(fault.StateCorrupt, fmt.Errorf("%s does not parse; it holds the counters of this device, restore it from a backup", d.path))
+		return nil, fmt.Errorf("%w; it holds the counters of this device: restore it from a backup, or move it away to become a new device", err)
 	}
 	return d, nil
 }
 
-func (d *deviceStore) create(name string, rand io.Reader) error {
-	var keyID [32]byte
-	if _, err := io.ReadFull(rand, keyID[:]); err != nil {
-		return err
-	}
-	sum := sha256.Sum256(keyID[:])
-	d.state = deviceFile{Version: 1, KeyID: hex.EncodeToString(keyID[:]), NextCount: 1,
-		Device: Device{ID: hex.EncodeToString(sum[:4]), Name: name}}
-	return d.save(d.state)
-}
-
-func (d *deviceStore) save(next deviceFile) error {
-	raw, err := json.MarshalIndent(next, "", "  ")
+func (d *deviceStore) create(c AccountConfig) error {
+	keyID, hardware, err := newKeyID(c)
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(d.path, append(raw, '\n')); err != nil {
+	return d.save(deviceFile{Version: fileVersion, KeyID: keyID, NextCount: 1,
+		Device: Device{ID: deviceID(keyID), Name: c.DeviceName, Hardware: hardware}})
+}
+
+// newKeyID asks the hardware; without any it draws 32 random bytes in the same
+// form, base64 as App Attest gives it.
+func newKeyID(c AccountConfig) (keyID string, hardware bool, err error) {
+	if c.Hardware != nil {
+		keyID, err = c.Hardware.KeyID()
+		if !errors.Is(err, fault.Unsupported) {
+			return keyID, true, err
+		}
+	}
+	var random [32]byte
+	if _, err := io.ReadFull(c.Rand, random[:]); err != nil {
+		return "", false, fmt.Errorf("identity: reading randomness: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(random[:]), false, nil
+}
+
+func deviceID(keyID string) string {
+	sum := sha256.Sum256([]byte(keyID))
+	return hex.EncodeToString(sum[:deviceIDBytes])
+}
+
+func validDeviceID(id string) bool {
+	raw, err := hex.DecodeString(id)
+	return err == nil && len(raw) == deviceIDBytes && hex.EncodeToString(raw) == id
+}
+
+func (d *deviceStore) current() Device {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state.Device
+}
+
+func (d *deviceStore) save(next deviceFile) error {
+	if err := writeJSON(d.files, d.path, next); err != nil {
 		return err
 	}
 	d.state = next
@@ -102,7 +135,7 @@ func (d *deviceStore) nextIndex(atLeast uint64) (uint32, error) {
 	return uint32(index), nil
 }
 
-// nextCount returns the next request-token counter.
+// nextCount returns the next request-token counter, from 1.
 func (d *deviceStore) nextCount() (uint64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -113,9 +146,4 @@ func (d *deviceStore) nextCount() (uint64, error) {
 		return 0, err
 	}
 	return count, nil
-}
-
-func validDeviceID(id string) bool {
-	raw, err := hex.DecodeString(id)
-	return err == nil && len(raw) == 4 && hex.EncodeToString(raw) == id
 }

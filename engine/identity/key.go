@@ -10,17 +10,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 
 	"osaurus/engine/address"
 	"osaurus/engine/secret"
 	"osaurus/engine/signature"
-)
-
-// Labels of the key derivations, PROTOCOL.md section 2.
-const (
-	labelAgentV1 = "osaurus-agent-v1"
-	labelAgentV2 = "osaurus-agent-v2"
-	labelPairing = "osaurus-pair-v1"
 )
 
 // ErrSkipIndex says that a path derives no valid key (PROTOCOL.md section 2);
@@ -62,13 +57,26 @@ func (r role) IsZero() bool { return r.key.IsZero() }
 // Destroy overwrites the key.
 func (r role) Destroy() { r.key.Destroy() }
 
-// Sign implements Signer.
+// Sign implements Signer. It fails on a destroyed key; Destroy must not run
+// beside it.
 func (r role) Sign(ctx context.Context, d signature.Digest) (signature.Signature, error) {
 	if err := ctx.Err(); err != nil {
 		return signature.Signature{}, err
 	}
+	if r.IsZero() {
+		return signature.Signature{}, errNoKey
+	}
 	return r.key.Sign(d), nil
 }
+
+// Format prints [redacted] under every verb and flag.
+func (r role) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, secret.Redacted) }
+
+// LogValue makes slog record [redacted].
+func (r role) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
+
+// MarshalJSON always fails with secret.ErrSerialise.
+func (r role) MarshalJSON() ([]byte, error) { return nil, secret.ErrSerialise }
 
 // MasterKey is the person's root key. The zero value is no key.
 type MasterKey struct {
@@ -124,6 +132,9 @@ func (m MasterKey) Pairing() (PairingKey, error) {
 }
 
 func (m MasterKey) derive(message []byte) (signature.Key, error) {
+	if m.seed.IsZero() {
+		return signature.Key{}, errNoKey
+	}
 	mac := hmac.New(sha512.New, m.seed.Expose())
 	mac.Write(message)
 	sum := mac.Sum(nil)

@@ -12,19 +12,12 @@ import (
 	"osaurus/engine/secret"
 )
 
-// PhraseWords is the length of a recovery phrase: 256 bits of entropy and 8
-// of checksum in words of 11 bits (BIP-39).
-const PhraseWords = 24
-
-// maxPhraseBytes bounds what ParsePhrase reads: 24 words of 8 letters with
-// numbers and white space around them fit many times over.
-const maxPhraseBytes = 4096
-
 // PhraseError says what is wrong with a typed phrase without repeating it.
 type PhraseError struct {
-	Words    int // how many words were found
+	Words    int // how many words were found; not counted when TooLong
 	Word     int // position of the first word not in the list, from 1; 0 for none
 	Checksum bool
+	TooLong  bool // the text cannot be a phrase
 }
 
 // Error names the position, never the word.
@@ -34,6 +27,8 @@ func (e *PhraseError) Error() string {
 		return fmt.Sprintf("word %d is not in the BIP-39 English list", e.Word)
 	case e.Checksum:
 		return "every word is in the list, but the checksum does not match: a word is wrong or two are swapped"
+	case e.TooLong:
+		return fmt.Sprintf("the text is too long to be a phrase of %d words", PhraseWords)
 	default:
 		return fmt.Sprintf("want %d words, found %d", PhraseWords, e.Words)
 	}
@@ -56,7 +51,7 @@ func (m MasterKey) Phrase() (secret.Bytes, error) {
 // NFKD, numbered lists. Errors: *PhraseError, signature.ErrScalar.
 func ParsePhrase(typed secret.Bytes) (MasterKey, error) {
 	if typed.Len() > maxPhraseBytes {
-		return MasterKey{}, &PhraseError{Words: maxPhraseBytes}
+		return MasterKey{}, &PhraseError{TooLong: true}
 	}
 	words := phraseWords(typed.Expose())
 	for i, w := range words {
@@ -76,15 +71,18 @@ func ParsePhrase(typed secret.Bytes) (MasterKey, error) {
 	return NewMasterKey(seed)
 }
 
+// listMarks are the signs around a number in front of a word.
+const listMarks = "()[].:#-"
+
 // phraseWords splits a typed phrase and drops the numbers of a numbered list
-// ("1.", "2)", "3:"). A digit inside a word stays, so that it is reported.
+// ("1.", "2)", "(3)", "4:"). A digit inside a word stays, so that it is
+// reported.
 func phraseWords(typed []byte) []string {
 	text := strings.ToLower(string(norm.NFKD.Bytes(typed)))
 	var words []string
-	for _, f := range strings.FieldsFunc(text, unicode.IsSpace) {
-		word := strings.TrimLeft(f, "0123456789")
-		if word != f {
-			word = strings.TrimLeft(word, ".):")
+	for _, word := range strings.FieldsFunc(text, unicode.IsSpace) {
+		if number := strings.TrimLeft(word, listMarks); number != "" && '0' <= number[0] && number[0] <= '9' {
+			word = strings.TrimLeft(number, "0123456789"+listMarks)
 		}
 		if word != "" {
 			words = append(words, word)

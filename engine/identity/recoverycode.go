@@ -8,9 +8,6 @@ import (
 	"osaurus/engine/secret"
 )
 
-// recoveryCodeBytes is the randomness in a recovery code.
-const recoveryCodeBytes = 8
-
 // newRecoveryCode returns OSAURUS-XXXX-XXXX-XXXX-XXXX. It is a claim token for
 // a server-side flow, shown once and never stored; it cannot restore the key.
 func newRecoveryCode(rand io.Reader) (secret.Bytes, error) {
@@ -20,7 +17,7 @@ func newRecoveryCode(rand io.Reader) (secret.Bytes, error) {
 	}
 	defer raw.Destroy()
 	digits := strings.ToUpper(hex.EncodeToString(raw.Expose()))
-	code := "OSAURUS"
+	code := recoveryCodeName
 	for ; digits != ""; digits = digits[4:] {
 		code += "-" + digits[:4]
 	}
