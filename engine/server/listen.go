@@ -1,0 +1,160 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"osaurus/engine/fault"
+)
+
+// Serve answers on every listener until ctx ends, then drains streams for at
+// most ten seconds. It returns when all listeners are closed.
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
+	if len(listeners) == 0 {
+		return errors.New("server: nothing to listen on")
+	}
+	if a, ok := listeners[0].Addr().(*net.TCPAddr); ok {
+		s.port.Store(int64(a.Port))
+	}
+	srv := &http.Server{
+		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: MaxHeaderBytes,
+		ErrorLog: nil, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	gate := &connections{most: s.c.Settings().MaxConnections, bySource: map[netip.Addr]int{}}
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- srv.Serve(&listener{l, gate}) }()
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if srv.Shutdown(stop) != nil {
+		err = errors.Join(err, srv.Close())
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+// Port returns where the server listens.
+func (s *Server) Port() int { return int(s.port.Load()) }
+
+// connections counts live connections: all, and by source.
+type connections struct {
+	most int
+
+	mu       sync.Mutex
+	live     int
+	remote   int
+	bySource map[netip.Addr]int
+}
+
+// admit takes a slot. Loopback always finds its reserved ones.
+func (c *connections) admit(a netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live >= c.most {
+		return false
+	}
+	if !a.IsLoopback() {
+		if c.remote >= c.most-reservedForLoopback || c.bySource[a] >= maxSourceConns {
+			return false
+		}
+		c.remote++
+		c.bySource[a]++
+	}
+	c.live++
+	return true
+}
+
+func (c *connections) leave(a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live--
+	if a.IsLoopback() {
+		return
+	}
+	c.remote--
+	if c.bySource[a]--; c.bySource[a] == 0 {
+		delete(c.bySource, a)
+	}
+}
+
+// listener turns connections over the cap away.
+type listener struct {
+	net.Listener
+	gate *connections
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		addr := remoteAddr(c)
+		if l.gate.admit(addr) {
+			return &conn{Conn: c, leave: sync.OnceFunc(func() { l.gate.leave(addr) })}, nil
+		}
+		overloaded(c)
+	}
+}
+
+func remoteAddr(c net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
+}
+
+type conn struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+// lingering bounds the turned-away connections that wait for their reply to
+// be read; beyond it they are closed at once.
+const maxLingering = 256
+
+var lingering = make(chan struct{}, maxLingering)
+
+// overloaded answers without reading: the reply fits every socket buffer, so
+// the accept loop is not held up. Closing at once with a request unread would
+// reset the connection and lose the reply, so the close waits a little.
+func overloaded(c net.Conn) {
+	r := fault.ReplyTo(fault.ServerOverloaded)
+	head := "HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + r.ContentType + "\r\nContent-Length: " + strconv.Itoa(len(r.Body)) + "\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	_, _ = c.Write(append([]byte(head), r.Body...)) // it is turned away either way
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.CloseWrite()
+	}
+	select {
+	case lingering <- struct{}{}:
+		time.AfterFunc(time.Second, func() {
+			_ = c.Close()
+			<-lingering
+		})
+	default:
+		_ = c.Close()
+	}
+}
