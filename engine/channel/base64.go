@@ -33,15 +33,15 @@ func appendBase64(dst, src []byte) []byte {
 }
 
 // appendDecoded decodes src, with or without padding, after dst. It accepts
-// exactly one encoding of each value: the codecs' Strict refuses trailing bits,
-// but they skip line breaks, which shows in the length, and the vector one
-// takes '/' for '_'.
+// exactly one encoding of each value. The codecs' Strict refuses trailing bits,
+// but they skip line breaks, which shows in the length, and the vector ones
+// take letters of the standard alphabet: '/' on amd64, '+' on arm64.
 func appendDecoded(dst, src []byte) ([]byte, bool) {
 	if n := len(src); n%4 == 0 && n > 0 && src[n-1] == '=' {
 		src = bytes.TrimSuffix(src[:n-1], []byte("="))
 	}
 	n := base64.RawURLEncoding.DecodedLen(len(src))
-	if len(src)%4 == 1 || bytes.IndexByte(src, '/') >= 0 {
+	if len(src)%4 == 1 || bytes.IndexByte(src, '/') >= 0 || bytes.IndexByte(src, '+') >= 0 {
 		return dst, false
 	}
 	dst = slices.Grow(dst, n)
