@@ -1,0 +1,296 @@
+// Package engine is a host: the one place where its parts meet. Open prepares
+// everything without listening; Run serves until its context ends.
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"osaurus/engine/accesskey"
+	"osaurus/engine/address"
+	"osaurus/engine/agents"
+	"osaurus/engine/atomicfile"
+	"osaurus/engine/channel"
+	"osaurus/engine/discovery"
+	"osaurus/engine/eventlog"
+	"osaurus/engine/fault"
+	"osaurus/engine/identity"
+	"osaurus/engine/keystore"
+	"osaurus/engine/pairing"
+	"osaurus/engine/runner"
+	"osaurus/engine/secret"
+	"osaurus/engine/server"
+)
+
+// Ports is what an engine needs of the system it runs on.
+type Ports struct {
+	// Keystore opens the keystore of a home. The passphrase is zero when none
+	// was given.
+	Keystore   func(home string, passphrase secret.Bytes) (keystore.Store, error)
+	Advertiser discovery.Advertiser
+	Browser    discovery.Browser
+	Presence   identity.Presence // nil: the keystore alone decides
+	DeviceName string
+	Client     *http.Client // for providers and peers; nil means a default
+	Now        func() time.Time
+	Rand       io.Reader
+	Logger     *slog.Logger
+}
+
+// Config is what differs from one engine to the next.
+type Config struct {
+	Home       string
+	Passphrase secret.Bytes
+	Version    string
+}
+
+// ErrInUse says that another process holds the home.
+var ErrInUse = errors.New("another osaurus is using this home")
+
+// Engine is a host. Its parts are safe for concurrent use.
+type Engine struct {
+	Account  *identity.Account
+	Agents   *agents.Registry
+	Keys     *accesskey.Keys
+	Approval *pairing.Queue
+	Peers    *pairing.Peers
+	Runner   *runner.Runner
+	Server   *server.Server
+	Channel  *channel.Server
+
+	ports    Ports
+	config   Config
+	lock     *flock.Flock
+	store    keystore.Store
+	log      *eventlog.Log
+	logErr   error // why there is no security log
+	settings settingsStore
+	lines    lines
+	started  time.Time
+}
+
+// Where things stand below the home.
+const (
+	lockFile       = ".storage.lock"
+	logFile        = "security.log"
+	SocketPath     = "runtime/control.sock"
+	engineService  = "com.osaurus.engine"
+	logKeyAccount  = "log-key"
+	logHeadAccount = "log-head"
+)
+
+// Open takes the home's lock and prepares every part. Errors: ErrInUse, the
+// keystore's, and files that do not parse; nothing is changed by a failure.
+func Open(ctx context.Context, p Ports, c Config) (e *Engine, err error) {
+	p = p.withDefaults()
+	if err := prepareHome(c.Home); err != nil {
+		return nil, err
+	}
+	e = &Engine{ports: p, config: c, lock: flock.New(filepath.Join(c.Home, lockFile), flock.SetPermissions(atomicfile.Mode)), started: p.Now()}
+	held, err := e.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", c.Home, err)
+	}
+	if !held {
+		return nil, ErrInUse
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if e.store, err = p.Keystore(c.Home, c.Passphrase); err != nil {
+		return e, err
+	}
+	if err := e.openLog(ctx); err != nil {
+		e.logErr = err
+		p.Logger.Error("no security log", slog.String("error", err.Error()))
+	}
+	if err := e.settings.load(c.Home); err != nil {
+		return e, err
+	}
+	return e, e.assemble(ctx)
+}
+
+func (p Ports) withDefaults() Ports {
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	if p.Rand == nil {
+		p.Rand = rand.Reader
+	}
+	if p.Logger == nil {
+		p.Logger = slog.New(slog.DiscardHandler)
+	}
+	if p.Client == nil {
+		// Answers stream for long, so only their beginnings are timed. Nothing
+		// goes through a proxy of the environment.
+		p.Client = &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 3 * time.Minute, IdleConnTimeout: 90 * time.Second, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}}
+	}
+	return p
+}
+
+// prepareHome creates the home, ours alone.
+func prepareHome(home string) error {
+	if home == "" {
+		return fault.WithText(fault.Usage, "no home directory was named")
+	}
+	for _, dir := range []string{"", "identity", "agents", "config", "runtime"} {
+		path := filepath.Join(home, dir)
+		if err := atomicfile.MkdirAll(path); err != nil {
+			return err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			if err := os.Chmod(path, atomicfile.DirMode); err != nil {
+				return fmt.Errorf("%s can be read by others: %w", path, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (e *Engine) path(parts ...string) string {
+	return filepath.Join(append([]string{e.config.Home}, parts...)...)
+}
+
+// assemble builds the parts from the bottom up.
+func (e *Engine) assemble(ctx context.Context) (err error) {
+	p := e.ports
+	if e.Account, err = identity.OpenAccount(identity.AccountConfig{Vault: e.store, Dir: e.path("identity"), Presence: p.Presence, DeviceName: p.DeviceName, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
+		return err
+	}
+	if e.Keys, err = accesskey.Open(ctx, accesskey.Config{Vault: e.store, TemporaryPath: e.path("identity", "temporary-keys.json"), Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
+		return err
+	}
+	if e.Agents, err = agents.Open(agents.Config{Dir: e.path("agents"), Account: e.Account, Keys: e.Keys, Retired: e.retired, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
+		return err
+	}
+	if e.Peers, err = pairing.OpenPeers(e.path("identity", "peers.json"), e.store, p.Now); err != nil {
+		return err
+	}
+	if e.Runner, err = runner.New(runner.Config{Endpoint: e.endpoint, Chats: runner.NewMemoryChats(), TasksPath: e.path("tasks.json"), Now: p.Now, Rand: p.Rand, Log: p.Logger}); err != nil {
+		return err
+	}
+	e.Approval = pairing.NewQueue(p.Now, p.Rand)
+	e.Channel = channel.NewServer(channel.Config{Signer: e.Agents.Signer, Now: p.Now, Rand: p.Rand})
+	host := pairing.NewHost(pairing.HostConfig{Agent: e.pairable, Signer: e.Agents.Signer, Keys: e.Keys, Queue: e.Approval, Now: p.Now, Rand: p.Rand, Log: e.Event})
+	e.Server = server.New(server.Config{
+		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Runner: e.Runner,
+		Endpoint: e.endpoint, Memory: server.NewMemoryIngest(), Admin: func(ctx context.Context) any { return e.Status(ctx) }, Health: e.health, Log: e.Event, Now: p.Now, Logger: p.Logger,
+	})
+	e.Keys.OnRevoked(e.Runner.EndAccess)
+	e.Agents.OnChange(e.agentsChanged)
+	e.agentsChanged()
+	return nil
+}
+
+// retired ends what still speaks for an address that is going away.
+func (e *Engine) retired(_ context.Context, a address.Address) error {
+	e.Channel.CloseAgent(a)
+	return nil
+}
+
+// agentsChanged makes the present agents the ones that keys are valid for.
+func (e *Engine) agentsChanged() {
+	e.Keys.SetAudiences(e.Account.Address(), e.Agents.Addresses())
+	e.settings.changed()
+}
+
+// pairable says which agents a connector may ask for.
+func (e *Engine) pairable(id string) (pairing.Agent, bool) {
+	a, ok := e.Agents.Get(id)
+	return pairing.Agent{ID: a.ID, Name: a.Name, Address: a.Address, Available: a.BonjourEnabled && !a.BuiltIn}, ok
+}
+
+// Unlock reads the master once and keeps the agents' signers. Without an
+// identity there is nothing to unlock.
+func (e *Engine) Unlock(ctx context.Context) error {
+	err := e.Agents.Unlock(ctx)
+	if errors.Is(err, fault.NoMaster) {
+		return nil
+	}
+	e.agentsChanged()
+	return err
+}
+
+// FirstStart creates the identity and a first agent with an address, when
+// there is no identity yet. It returns nil when there was one. The caller
+// shows the phrase and destroys it.
+func (e *Engine) FirstStart(ctx context.Context) (*identity.Created, error) {
+	s, err := e.Account.Status(ctx)
+	if err != nil || s.State != identity.None {
+		return nil, err
+	}
+	created, err := e.CreateIdentity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &created, nil
+}
+
+// CreateIdentity mints the master and gives the first agent an address.
+func (e *Engine) CreateIdentity(ctx context.Context) (identity.Created, error) {
+	created, err := e.Account.Generate(ctx)
+	if err != nil {
+		return identity.Created{}, err
+	}
+	if err := e.firstAgent(ctx); err != nil {
+		// The identity stands; the agent can be made again.
+		e.ports.Logger.Error("no first agent", slog.String("error", err.Error()))
+	}
+	return created, e.Unlock(ctx)
+}
+
+func (e *Engine) firstAgent(ctx context.Context) error {
+	for _, a := range e.Agents.List() {
+		if !a.BuiltIn {
+			return nil
+		}
+	}
+	a, err := e.Agents.Create(ctx, agents.Draft{Name: "Assistant", Description: "A first agent to try things with", BonjourEnabled: true})
+	if err != nil {
+		return err
+	}
+	_, err = e.Agents.Assign(ctx, a.ID)
+	return err
+}
+
+// Close ends everything and releases the home.
+func (e *Engine) Close(ctx context.Context) error {
+	var failed error
+	if e.Runner != nil {
+		e.Runner.Close()
+	}
+	e.lines.close()
+	if e.Keys != nil {
+		failed = errors.Join(failed, e.Keys.EndSession(ctx))
+	}
+	if e.Agents != nil {
+		e.Agents.Lock()
+	}
+	if e.Channel != nil {
+		e.Channel.Close()
+	}
+	if e.log != nil {
+		failed = errors.Join(failed, e.saveHead(ctx), e.log.Close())
+	}
+	if e.store != nil {
+		failed = errors.Join(failed, e.store.Close())
+	}
+	return errors.Join(failed, e.lock.Unlock())
+}

@@ -1,0 +1,124 @@
+package engine
+
+import (
+	"context"
+	"slices"
+
+	"osaurus/engine/identity"
+	"osaurus/engine/keystore"
+)
+
+// Finding is one thing doctor says.
+type Finding struct {
+	ID    string `json:"id"`
+	Level string `json:"level"` // ok, warning, error
+	Title string `json:"title"`
+	Text  string `json:"text,omitempty"`
+	Next  string `json:"next,omitempty"` // the command to type
+}
+
+// Status is everything doctor shows. It holds no secret.
+type Status struct {
+	Version      string    `json:"version"`
+	Home         string    `json:"home"`
+	Port         int       `json:"port"`
+	Exposed      bool      `json:"exposed"`
+	Identity     string    `json:"identity"`
+	Address      string    `json:"address,omitempty"`
+	Acknowledged bool      `json:"phrase_acknowledged"`
+	Device       string    `json:"device"`
+	Keystore     string    `json:"keystore"`
+	Unlocked     bool      `json:"agents_unlocked"`
+	Agents       int       `json:"agents"`
+	Keys         int       `json:"access_keys"`
+	Peers        int       `json:"peers"`
+	Provider     string    `json:"provider,omitempty"`
+	InFlight     int       `json:"in_flight"`
+	Approvers    bool      `json:"approvers_attached"`
+	LogSeq       uint64    `json:"log_seq"`
+	Findings     []Finding `json:"findings"`
+}
+
+// Status looks at every part without asking the owner.
+func (e *Engine) Status(ctx context.Context) Status {
+	id, idErr := e.Account.Status(ctx)
+	s := Status{
+		Version: e.config.Version, Home: e.config.Home, Port: e.Server.Port(), Exposed: e.Settings().Expose, Identity: id.State.String(), Acknowledged: id.Acknowledged,
+		Device: id.Device.ID, Keystore: e.store.Strength().String(), Unlocked: e.Agents.Unlocked(), Keys: len(e.Keys.List()), Peers: len(e.Peers.List()),
+		Provider: e.Provider().BaseURL, InFlight: e.Runner.InFlight(), Approvers: e.Approval.Attached(),
+	}
+	if !id.Address.IsZero() {
+		s.Address = id.Address.String()
+	}
+	for _, a := range e.Agents.List() {
+		if !a.BuiltIn {
+			s.Agents++
+		}
+	}
+	if e.log != nil {
+		s.LogSeq = e.log.Head().Seq
+	}
+	s.Findings = slices.Concat(e.identityFindings(id, idErr), e.keyFindings(), e.serviceFindings())
+	return s
+}
+
+func (e *Engine) identityFindings(id identity.Status, err error) []Finding {
+	var f []Finding
+	switch {
+	case err != nil:
+		f = append(f, Finding{"identity", "error", "The identity's record cannot be read", err.Error(), "osaurus identity restore"})
+	case id.State == identity.None:
+		f = append(f, Finding{"identity", "warning", "There is no identity yet", "Nothing can be paired without one.", "osaurus identity create"})
+	case id.State == identity.Locked:
+		f = append(f, Finding{"identity", "error", "The keystore is locked", "The identity is there but cannot be read.", "osaurus doctor --passphrase-fd 0"})
+	case id.State == identity.Missing:
+		f = append(f, Finding{"identity", "error", "The identity's key is missing from the keystore", "Restore it from the 24-word phrase; nothing is replaced until you do.", "osaurus identity restore"})
+	case !id.Acknowledged:
+		f = append(f, Finding{"backup", "warning", "The recovery phrase is not confirmed as saved", "Without it a lost disk loses the identity.", "osaurus identity phrase"})
+	default:
+		f = append(f, Finding{ID: "identity", Level: "ok", Title: "The identity is there and its phrase was saved"})
+	}
+	if d := e.Agents.Health().Drift; d.Any() {
+		f = append(f, Finding{"drift", "error", "Agents or keys do not belong to this identity", "Restore the phrase they belong to, repair forward, or reset.", "osaurus identity drift"})
+	}
+	for name, err := range e.Agents.Damaged() {
+		f = append(f, Finding{"agent-file", "error", "agents/" + name + " was not loaded", err.Error(), "osaurus agents list"})
+	}
+	return f
+}
+
+func (e *Engine) keyFindings() []Finding {
+	var f []Finding
+	switch e.store.Strength() {
+	case keystore.Unwrapped:
+		f = append(f, Finding{"keystore", "warning", "Secrets are encrypted, but the key lies beside the data", "Whoever copies the home can read them. A passphrase seals the keystore.", "osaurus identity passphrase set"})
+	default:
+		f = append(f, Finding{ID: "keystore", Level: "ok", Title: "The keystore is sealed by a " + e.store.Strength().String()})
+	}
+	if err := e.Keys.Problem(); err != nil {
+		f = append(f, Finding{"access-keys", "error", "Access keys are limited", err.Error(), "osaurus keys list"})
+	}
+	if e.logErr != nil {
+		f = append(f, Finding{"log", "error", "The security log cannot be written", e.logErr.Error(), "osaurus log verify"})
+	}
+	return f
+}
+
+func (e *Engine) serviceFindings() []Finding {
+	var f []Finding
+	if p := e.Provider(); p.BaseURL == "" {
+		f = append(f, Finding{"provider", "warning", "No model provider is chosen", "Runs need one, except with the model named echo.", "osaurus provider probe"})
+	} else {
+		f = append(f, Finding{ID: "provider", Level: "ok", Title: "Models run at " + p.BaseURL})
+	}
+	if e.Settings().Expose {
+		f = append(f, Finding{ID: "exposed", Level: "ok", Title: "The host listens on every interface, so local callers need a key too"})
+	}
+	return f
+}
+
+// health is the long form of GET /health.
+func (e *Engine) health(ctx context.Context) map[string]any {
+	s := e.Status(ctx)
+	return map[string]any{"identity": s.Identity, "keystore": s.Keystore, "agents": s.Agents, "provider": s.Provider != "", "exposed": s.Exposed}
+}
