@@ -294,3 +294,6 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	return errors.Join(failed, e.lock.Unlock())
 }
+
+// Keystore returns the open keystore, for the operations that change its seal.
+func (e *Engine) Keystore() keystore.Store { return e.store }

@@ -166,14 +166,14 @@ func exchange(ctx context.Context, client *http.Client, method string, u *url.UR
 		return nil, ErrBadReply
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, &Refused{resp.StatusCode, refusalText(raw)}
+		return nil, &Refused{resp.StatusCode, RefusalText(raw)}
 	}
 	return raw, nil
 }
 
-// refusalText takes the host's sentence out of whichever error shape it used
+// RefusalText takes the host's sentence out of whichever error shape it used
 // and keeps only what is safe to print.
-func refusalText(raw []byte) string {
+func RefusalText(raw []byte) string {
 	var e struct {
 		Error   json.RawMessage `json:"error"`
 		Message string          `json:"message"`
