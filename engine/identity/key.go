@@ -139,7 +139,12 @@ func (m MasterKey) derive(message []byte) (signature.Key, error) {
 	mac.Write(message)
 	sum := mac.Sum(nil)
 	defer clear(sum)
-	scalar := secret.New(sum[:signature.ScalarSize])
+	return keyFrom(sum[:signature.ScalarSize])
+}
+
+// keyFrom makes a key of derived bytes. Errors: ErrSkipIndex.
+func keyFrom(derived []byte) (signature.Key, error) {
+	scalar := secret.New(derived)
 	defer scalar.Destroy()
 	key, err := signature.NewKey(scalar)
 	if err != nil {
