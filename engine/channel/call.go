@@ -1,9 +1,7 @@
 package channel
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -30,6 +28,7 @@ func (s *Server) ServeCall(w http.ResponseWriter, r *http.Request, next http.Han
 		fault.Write(w, err)
 		return
 	}
+	defer in.Body.Close() //nolint:errcheck // it cannot fail
 	reply := newReply(w, seal, in.Method)
 	next.ServeHTTP(reply, in)
 	reply.finish()
@@ -39,8 +38,8 @@ func (s *Server) ServeCall(w http.ResponseWriter, r *http.Request, next http.Han
 // the cipher's verdict changes state.
 func (s *Server) open(r *http.Request) (*http.Request, *sealer, error) {
 	outer, inner := borrow(0), borrow(0)
-	defer release(outer)
-	defer release(inner)
+	defer recycle(outer)
+	defer wipe(inner)
 	body, err := readBody(*outer, r, maxCall, fault.SecureMalformed)
 	*outer = body
 	if err != nil {
@@ -63,11 +62,17 @@ func (s *Server) open(r *http.Request) (*http.Request, *sealer, error) {
 		return nil, nil, err
 	}
 	s.sessions.touch(sess)
-	in, err := parseInnerRequest(plaintext)
+	lent := newLoan(borrow(0), wipe)
+	defer lent.drop()
+	in, err := parseInnerRequest(plaintext, *lent.buf)
 	if err != nil {
 		return nil, nil, fault.SecureMalformed
 	}
 	req, err := in.request(r)
+	if err == nil && len(in.body) > 0 {
+		*lent.buf = in.body
+		req.Body = lent.body(in.body)
+	}
 	return req, seal, err
 }
 
@@ -91,7 +96,7 @@ func (s *session) open(e envelope) ([]byte, *sealer, error) {
 	return plaintext, &sealer{record: rec}, nil
 }
 
-// request builds the inner http.Request. Errors: fault.SecureMalformed.
+// request builds the inner http.Request, without the body. Errors: fault.SecureMalformed.
 func (in *innerRequest) request(outer *http.Request) (*http.Request, error) {
 	if !token(in.method) || !strings.HasPrefix(in.path, "/") || reachesChannel(in.path) {
 		return nil, fault.SecureMalformed
@@ -108,11 +113,7 @@ func (in *innerRequest) request(outer *http.Request) (*http.Request, error) {
 		Method: in.method, URL: target, RequestURI: in.path,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: h, Host: outer.Host, RemoteAddr: outer.RemoteAddr, TLS: outer.TLS,
-		Body: http.NoBody,
-	}
-	if len(in.body) > 0 {
-		req.Body = io.NopCloser(bytes.NewReader(in.body))
-		req.ContentLength = int64(len(in.body))
+		Body: http.NoBody, ContentLength: int64(len(in.body)),
 	}
 	return req.WithContext(context.WithValue(outer.Context(), insideKey{}, true)), nil
 }

@@ -54,7 +54,7 @@ func (c *call) envelope(t testing.TB, plaintext string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(body)
+	return string(*body)
 }
 
 func (c *call) post(t testing.TB, body string, next http.HandlerFunc) *httptest.ResponseRecorder {
@@ -86,7 +86,7 @@ func (c *call) buffered(t testing.TB, plaintext string, next http.HandlerFunc) i
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := parseInnerReply(got)
+	r, err := parseInnerReply(got, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

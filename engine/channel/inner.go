@@ -70,15 +70,16 @@ func appendMember(dst []byte, m header, omitEmpty bool) ([]byte, error) {
 	return append(dst, ','), nil
 }
 
-// parseInnerRequest copies everything out of data. Errors: ErrMalformed.
-func parseInnerRequest(data []byte) (*innerRequest, error) {
-	if r, ok := parseInnerRequestFixed(data); ok {
+// parseInnerRequest copies everything out of data, the body after buf. Errors:
+// ErrMalformed.
+func parseInnerRequest(data, buf []byte) (*innerRequest, error) {
+	if r, ok := parseInnerRequestFixed(data, buf); ok {
 		return r, nil
 	}
-	return parseInnerRequestAnyOrder(data)
+	return parseInnerRequestAnyOrder(data, buf)
 }
 
-func parseInnerRequestFixed(data []byte) (*innerRequest, bool) {
+func parseInnerRequestFixed(data, buf []byte) (*innerRequest, bool) {
 	var r innerRequest
 	s := scanner{rest: data}
 	s.expect("{")
@@ -92,7 +93,7 @@ func parseInnerRequestFixed(data []byte) (*innerRequest, bool) {
 	member(`"authorization":"`, &r.authorization)
 	if s.has(`"body":"`) {
 		var ok bool
-		if r.body, ok = appendDecoded(nil, s.opaque()); !ok {
+		if r.body, ok = appendDecoded(buf, s.opaque()); !ok {
 			return nil, false
 		}
 		s.expect(",")
@@ -110,7 +111,7 @@ func parseInnerRequestFixed(data []byte) (*innerRequest, bool) {
 	return &r, s.done()
 }
 
-func parseInnerRequestAnyOrder(data []byte) (*innerRequest, error) {
+func parseInnerRequestAnyOrder(data, buf []byte) (*innerRequest, error) {
 	var (
 		r         innerRequest
 		body      []byte
@@ -143,7 +144,7 @@ func parseInnerRequestAnyOrder(data []byte) (*innerRequest, error) {
 		return nil, ErrMalformed
 	}
 	if bodyGiven {
-		if r.body, bodyGiven = appendDecoded(nil, body); !bodyGiven {
+		if r.body, bodyGiven = appendDecoded(buf, body); !bodyGiven {
 			return nil, ErrMalformed
 		}
 	}
@@ -197,13 +198,13 @@ func appendInnerReply(dst []byte, r innerReply) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// parseInnerReply copies everything out of data. A status that no response can
-// have and a body over maxBody are refused. Errors: ErrMalformed, ErrTooLarge.
-func parseInnerReply(data []byte) (innerReply, error) {
-	r, ok := parseInnerReplyFixed(data)
+// parseInnerReply copies everything out of data, the body after buf. A status
+// that no response can have and a body over maxBody are refused. Errors: ErrMalformed, ErrTooLarge.
+func parseInnerReply(data, buf []byte) (innerReply, error) {
+	r, ok := parseInnerReplyFixed(data, buf)
 	if !ok {
 		var err error
-		if r, err = parseInnerReplyAnyOrder(data); err != nil {
+		if r, err = parseInnerReplyAnyOrder(data, buf); err != nil {
 			return innerReply{}, err
 		}
 	}
@@ -216,11 +217,11 @@ func parseInnerReply(data []byte) (innerReply, error) {
 	return r, nil
 }
 
-func parseInnerReplyFixed(data []byte) (r innerReply, ok bool) {
+func parseInnerReplyFixed(data, buf []byte) (r innerReply, ok bool) {
 	s := scanner{rest: data}
 	s.expect("{")
 	if s.has(`"body":"`) {
-		if r.body, ok = appendDecoded(nil, s.opaque()); !ok {
+		if r.body, ok = appendDecoded(buf, s.opaque()); !ok {
 			return r, false
 		}
 		s.expect(",")
@@ -236,7 +237,7 @@ func parseInnerReplyFixed(data []byte) (r innerReply, ok bool) {
 	return r, s.done()
 }
 
-func parseInnerReplyAnyOrder(data []byte) (innerReply, error) {
+func parseInnerReplyAnyOrder(data, buf []byte) (innerReply, error) {
 	var (
 		r              innerReply
 		status         uint64
@@ -262,7 +263,7 @@ func parseInnerReplyAnyOrder(data []byte) (innerReply, error) {
 	}
 	r.status = int(min(status, 1000))
 	if given {
-		if r.body, given = appendDecoded(nil, body); !given {
+		if r.body, given = appendDecoded(buf, body); !given {
 			return innerReply{}, ErrMalformed
 		}
 	}

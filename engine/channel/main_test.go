@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -19,7 +20,12 @@ import (
 
 func TestMain(m *testing.M) {
 	// Idle connections of the shared transports end with the process.
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { http.DefaultTransport.(*http.Transport).CloseIdleConnections() }))
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		for _, base := range []http.RoundTripper{http.DefaultTransport, defaultBase()} {
+			base.(*http.Transport).CloseIdleConnections()
+		}
+		os.Exit(code)
+	}))
 }
 
 // alice and bob are agents of known-answers.md.

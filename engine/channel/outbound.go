@@ -1,27 +1,42 @@
 package channel
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 )
 
-// inner reads req, closes its body and returns what will be sealed. Errors:
-// ErrForeignURL, ErrTooLarge, or the body's.
-func (t *Transport) inner(req *http.Request) (*innerRequest, error) {
-	body, err := readRequestBody(req)
-	if err != nil {
-		return nil, err
+// inner reads req, closes its body and writes what will be sealed to *plain.
+// repeat says that running the request twice does no harm. Errors:
+// ErrForeignURL, ErrTooLarge, ErrMalformed, or the body's.
+func (t *Transport) inner(plain *[]byte, req *http.Request) (repeat bool, err error) {
+	body := borrow(0)
+	defer wipe(body)
+	if *body, err = readRequestBody(*body, req); err != nil {
+		return false, err
 	}
+	in, err := t.innerRequest(req)
+	if err != nil {
+		return false, err
+	}
+	in.body = *body
+	text, err := appendInnerRequest(slices.Grow(*plain, len(in.body)*4/3+1024), in)
+	if err != nil {
+		return false, err
+	}
+	*plain = text
+	return repeatable(in), nil
+}
+
+// innerRequest is req without its body.
+func (t *Transport) innerRequest(req *http.Request) (*innerRequest, error) {
 	path, ok := t.path(req.URL)
 	if !ok {
 		return nil, ErrForeignURL
 	}
-	in := &innerRequest{method: req.Method, path: path, body: body}
-	if in.method == "" {
-		in.method = http.MethodGet
-	}
+	in := &innerRequest{method: cmp.Or(req.Method, http.MethodGet), path: path}
 	for name, values := range req.Header {
 		value := strings.Join(values, ", ")
 		switch {
@@ -47,11 +62,17 @@ func (t *Transport) inner(req *http.Request) (*innerRequest, error) {
 	return in, nil
 }
 
-func readRequestBody(req *http.Request) ([]byte, error) {
+// repeatable reports whether running the request twice does no harm.
+func repeatable(in *innerRequest) bool {
+	return in.method == http.MethodGet || in.method == http.MethodHead ||
+		slices.ContainsFunc(in.headers, func(h header) bool { return h.name == idempotencyHeader })
+}
+
+func readRequestBody(dst []byte, req *http.Request) ([]byte, error) {
 	if req.Body == nil || req.Body == http.NoBody {
-		return nil, nil
+		return dst, nil
 	}
-	body, err := readAll(nil, req.Body, req.ContentLength, maxCall)
+	body, err := readAll(dst, req.Body, req.ContentLength, maxCall)
 	if closeErr := req.Body.Close(); err == nil {
 		err = closeErr
 	}

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"osaurus/engine/secret"
 )
 
 const (
@@ -164,7 +166,7 @@ func TestDestroyedSessionDoesNothing(t *testing.T) {
 func TestKeysDoNotPrint(t *testing.T) {
 	t.Parallel()
 	c2s := bytes.Repeat([]byte{0xa7}, keySize)
-	k := &keys{sid: knownSID, requests: newSealed(fresh(bytes.Clone(c2s), nil)), replies: fresh(bytes.Clone(c2s), nil)}
+	k := &keys{sid: knownSID, requests: newSealed(c2s), replies: secret.New(c2s)}
 	rec, err := k.record(1)
 	if err != nil {
 		t.Fatal(err)

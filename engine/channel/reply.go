@@ -25,9 +25,9 @@ type reply struct {
 	kind      string // Content-Type at that moment
 	sniff     bool   // there was none
 	streaming bool
-	body      []byte
-	event     []byte // scratch
-	err       error  // first failure to write; nothing is written after it
+	body      *[]byte // of a buffered answer, borrowed
+	event     []byte  // of a stream, scratch
+	err       error   // first failure to write; nothing is written after it
 }
 
 // eventHead and eventTail make a frame one server-sent event.
@@ -83,11 +83,14 @@ func (r *reply) Write(p []byte) (int, error) {
 		return 0, http.ErrBodyNotAllowed
 	case r.head:
 		return len(p), nil
-	case len(p) > maxBody-len(r.body):
+	case r.body == nil:
+		r.body = borrow(len(p))
+	}
+	if len(p) > maxBody-len(*r.body) {
 		r.err = ErrTooLarge
 		return 0, r.err
 	}
-	r.body = append(r.body, p...)
+	*r.body = append(*r.body, p...)
 	return len(p), nil
 }
 
@@ -123,35 +126,37 @@ func (r *reply) finish() {
 }
 
 func (r *reply) finishBuffered() {
-	in := innerReply{status: r.status, contentType: r.contentType(), body: r.body}
+	in := innerReply{status: r.status, contentType: r.kind}
+	if r.body != nil {
+		defer wipe(r.body)
+		in.body = *r.body
+	}
+	if r.sniff && len(in.body) > 0 {
+		in.contentType = http.DetectContentType(in.body) // as net/http would
+	}
 	if r.err != nil {
 		answer := fault.ReplyTo(r.err)
 		in = innerReply{answer.Status, answer.ContentType, answer.Body}
 	}
 	plain := borrow(len(in.body)*4/3 + 256)
-	defer release(plain)
-	var err error
-	if *plain, err = appendInnerReply(*plain, in); err != nil {
+	defer wipe(plain)
+	text, err := appendInnerReply(*plain, in)
+	if err != nil {
 		in.contentType = "" // the handler's was not UTF-8
-		*plain, _ = appendInnerReply((*plain)[:0], in)
+		text, _ = appendInnerReply(*plain, in)
 	}
-	out := borrow(len(*plain)*4/3 + 256)
-	defer release(out)
-	*out = r.seal.whole(*out, *plain)
+	*plain = text
+	out, ct := borrow(len(text)*4/3+256), borrow(len(text)+tagSize)
+	defer recycle(out)
+	defer recycle(ct)
+	r.seal.buf = *ct
+	*out = r.seal.whole(*out, text)
 	h := r.outer.Header()
 	h.Set("Content-Type", jsonContentType)
 	h.Set("Content-Length", strconv.Itoa(len(*out)))
 	h.Set(markHeader, "1")
 	r.outer.WriteHeader(http.StatusOK)
 	_, _ = r.outer.Write(*out) // a peer that is gone cannot be told so
-}
-
-// contentType is the handler's, or sniffed as net/http would.
-func (r *reply) contentType() string {
-	if r.sniff && len(r.body) > 0 {
-		return http.DetectContentType(r.body)
-	}
-	return r.kind
 }
 
 // Flush implements http.Flusher.

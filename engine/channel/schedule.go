@@ -5,7 +5,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"strconv"
 	"sync"
 
@@ -18,8 +17,8 @@ import (
 // nil sealed has been destroyed.
 type sealed func() cipher.AEAD
 
-func newSealed(key secret.Bytes) sealed {
-	aead, err := chacha20poly1305.New(key.Expose())
+func newSealed(key []byte) sealed {
+	aead, err := chacha20poly1305.New(key)
 	if err != nil {
 		panic("channel: internal error: " + err.Error()) // the key has another length
 	}
@@ -40,30 +39,30 @@ type keys struct {
 // the X25519 secret alone in version 1.
 func newKeys(ikm secret.Bytes, transcript []byte, sid string) *keys {
 	salt := sha256.Sum256(transcript)
-	prk := extract(ikm, salt[:])
-	defer prk.Destroy()
+	prk := extract(ikm.Expose(), salt[:])
+	defer clear(prk)
 	c2s, s2c := expand(prk, requestsLabel), expand(prk, repliesLabel)
-	defer c2s.Destroy()
-	defer s2c.Destroy()
-	return &keys{sid: sid, requests: newSealed(c2s), replies: extract(s2c, nil)}
+	defer clear(c2s)
+	defer clear(s2c)
+	return &keys{sid: sid, requests: newSealed(c2s), replies: secret.Take(extract(s2c, nil))}
 }
 
-// extract and expand are the two halves of HKDF-SHA256 (RFC 5869).
-func extract(ikm secret.Bytes, salt []byte) secret.Bytes {
-	return fresh(hkdf.Extract(sha256.New, ikm.Expose(), salt))
-}
-
-func expand(prk secret.Bytes, info string) secret.Bytes {
-	return fresh(hkdf.Expand(newSHA256, prk.Expose(), info, keySize))
-}
-
-func newSHA256() hash.Hash { return sha256.New() }
-
-func fresh(b []byte, err error) secret.Bytes {
+// extract and expand are the two halves of HKDF-SHA256 (RFC 5869). The caller
+// clears the result.
+func extract(ikm, salt []byte) []byte {
+	prk, err := hkdf.Extract(sha256.New, ikm, salt)
 	if err != nil {
 		panic("channel: internal error: " + err.Error()) // lengths are constants
 	}
-	return secret.Take(b)
+	return prk
+}
+
+func expand(prk []byte, info string) []byte {
+	key, err := hkdf.Expand(sha256.New, prk, info, keySize)
+	if err != nil {
+		panic("channel: internal error: " + err.Error()) // lengths are constants
+	}
+	return key
 }
 
 // destroy makes every later use of the session fail. Answers that began go on.
@@ -84,15 +83,16 @@ func (k *keys) cipher() sealed {
 // replyKey derives the cipher of the answer to request seq, nil once
 // destroyed.
 func (k *keys) replyKey(seq uint64) sealed {
+	var prk [keySize]byte
+	defer clear(prk[:])
 	k.mu.Lock()
-	prk := k.replies.Clone()
+	n := copy(prk[:], k.replies.Expose())
 	k.mu.Unlock()
-	defer prk.Destroy()
-	if prk.IsZero() {
+	if n == 0 {
 		return nil
 	}
-	key := expand(prk, replyKeyLabel+strconv.FormatUint(seq, 10))
-	defer key.Destroy()
+	key := expand(prk[:], replyKeyLabel+strconv.FormatUint(seq, 10))
+	defer clear(key)
 	return newSealed(key)
 }
 

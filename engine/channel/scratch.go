@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// scratch keeps buffers between calls. They held plaintext, so release wipes
-// what was used.
+// scratch keeps buffers between calls. A borrower stores what it used back
+// into *b before giving it up: wipe when that was plaintext, recycle when it was
+// not. A buffer that is never given up is garbage, no more.
 var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // borrow returns an empty buffer with room for n bytes.
@@ -17,12 +18,15 @@ func borrow(n int) *[]byte {
 	return b
 }
 
-func release(b *[]byte) {
-	if cap(*b) > maxIdle {
-		return
-	}
+func wipe(b *[]byte) {
 	clear(*b)
-	scratch.Put(b)
+	recycle(b)
+}
+
+func recycle(b *[]byte) {
+	if cap(*b) <= maxIdle {
+		scratch.Put(b)
+	}
 }
 
 // readAll appends what r holds to dst, at most limit bytes, else ErrTooLarge.

@@ -22,7 +22,7 @@ func newSession(n int, source string, expires time.Time) *session {
 	binary.BigEndian.PutUint64(id[:], uint64(n)*0x9e3779b97f4a7c15) // spreads over the shards
 	return &session{
 		id: id, source: source, expires: expires.Unix(), agent: address.Address{byte(n)},
-		keys: &keys{sid: base64url.Encode(id[:]), requests: newSealed(secret.New(make([]byte, keySize))), replies: secret.New(make([]byte, keySize))},
+		keys: &keys{sid: base64url.Encode(id[:]), requests: newSealed(make([]byte, keySize)), replies: secret.New(make([]byte, keySize))},
 	}
 }
 

@@ -1,7 +1,6 @@
 package channel
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +21,7 @@ import (
 
 // TransportConfig is what a Transport needs. Peer and Pinned are required.
 type TransportConfig struct {
-	Base   http.RoundTripper // nil: http.DefaultTransport
+	Base   http.RoundTripper // nil: one of our own, shared
 	Peer   *url.URL          // scheme, host and an optional path prefix
 	Pinned address.Address   // the agent's address, stored at pairing
 	Now    func() time.Time  // nil: time.Now
@@ -38,9 +37,9 @@ type TransportConfig struct {
 // the caller set one.
 type Transport struct {
 	config   TransportConfig
-	prefix   string // of every path on the peer
-	session  string // URLs
-	calls    string
+	prefix   string   // of every path on the peer
+	session  *url.URL // where handshakes go
+	calls    *url.URL // where calls go
 	sessions *pool
 }
 
@@ -51,16 +50,23 @@ func NewTransport(c TransportConfig) *Transport {
 		panic("channel: NewTransport without a peer and its address")
 	}
 	if c.Base == nil {
-		c.Base = http.DefaultTransport
+		c.Base = defaultBase()
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	t := &Transport{config: c, prefix: strings.TrimSuffix(c.Peer.EscapedPath(), "/")}
-	root := url.URL{Scheme: c.Peer.Scheme, Host: c.Peer.Host, Path: c.Peer.Path, RawPath: c.Peer.RawPath}
-	t.session, t.calls = root.JoinPath(sessionPath).String(), root.JoinPath(callPath).String()
+	t.session, t.calls = endpoint(c.Peer, sessionPath), endpoint(c.Peer, callPath)
 	t.sessions = newPool(c.Now, t.handshake)
 	return t
+}
+
+func endpoint(peer *url.URL, path string) *url.URL {
+	u := &url.URL{Scheme: peer.Scheme, Host: peer.Host, Path: strings.TrimSuffix(peer.Path, "/") + path}
+	if peer.RawPath != "" {
+		u.RawPath = strings.TrimSuffix(peer.RawPath, "/") + path
+	}
+	return u
 }
 
 // RoundTrip sends req through the channel. A streaming answer's body returns
@@ -70,14 +76,16 @@ func NewTransport(c TransportConfig) *Transport {
 // ErrDecrypt, ErrMalformed, ErrTooLarge, ErrForeignURL, ErrClosed,
 // *StatusError, or what Base returns.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	inner, err := t.inner(req)
+	plain := borrow(0)
+	defer wipe(plain)
+	repeat, err := t.inner(plain, req)
 	if err != nil {
 		return nil, err
 	}
 	if err := t.sessions.enter(req.Context()); err != nil {
 		return nil, err
 	}
-	resp, err := t.call(req, inner)
+	resp, err := t.call(req, *plain, repeat)
 	if err != nil {
 		t.sessions.leave()
 	}
@@ -86,19 +94,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // call sends the request, and once more on a new session when the peer lost
 // the old one and running it twice does no harm: that answer can be forged.
-func (t *Transport) call(req *http.Request, inner *innerRequest) (*http.Response, error) {
-	plain := borrow(len(inner.body)*4/3 + 1024)
-	defer release(plain)
-	var err error
-	if *plain, err = appendInnerRequest(*plain, inner); err != nil {
-		return nil, err
-	}
+func (t *Transport) call(req *http.Request, plaintext []byte, repeat bool) (*http.Response, error) {
 	for attempt := 0; ; attempt++ {
 		l, err := t.sessions.acquire(req.Context())
 		if err != nil {
 			return nil, err
 		}
-		resp, err := t.exchange(req, l, *plain)
+		resp, err := t.exchange(req, l, plaintext)
 		if err == nil {
 			return resp, nil
 		}
@@ -107,23 +109,10 @@ func (t *Transport) call(req *http.Request, inner *innerRequest) (*http.Response
 			return nil, err
 		}
 		t.sessions.retire(l)
-		if attempt > 0 || !repeatable(req.Method, inner) {
+		if attempt > 0 || !repeat {
 			return nil, ErrSessionLost
 		}
 	}
-}
-
-// repeatable reports whether running the request twice does no harm.
-func repeatable(method string, in *innerRequest) bool {
-	if method == http.MethodGet || method == http.MethodHead {
-		return true
-	}
-	for _, h := range in.headers {
-		if h.name == idempotencyHeader {
-			return true
-		}
-	}
-	return false
 }
 
 // exchange sends one envelope and reads the head of its answer. On success the
@@ -165,31 +154,52 @@ func (t *Transport) exchange(req *http.Request, l *line, plaintext []byte) (*htt
 	}
 }
 
-func sealEnvelope(k *keys, plaintext []byte, seq uint64) ([]byte, error) {
+// sealEnvelope returns a borrowed buffer.
+func sealEnvelope(k *keys, plaintext []byte, seq uint64) (*[]byte, error) {
 	ct := borrow(len(plaintext) + tagSize)
-	defer release(ct)
+	defer recycle(ct)
 	var err error
 	if *ct, err = k.sealRequest(*ct, plaintext, seq); err != nil {
 		return nil, err
 	}
-	body := appendEnvelope(make([]byte, 0, len(*ct)*4/3+128), envelope{ct: *ct, seq: seq, sid: []byte(k.sid)})
-	if len(body) > maxCall {
+	body := borrow(len(*ct)*4/3 + 128)
+	*body = appendEnvelope(*body, envelope{ct: *ct, seq: seq, sid: []byte(k.sid)})
+	if len(*body) > maxCall {
 		return nil, ErrTooLarge
 	}
 	return body, nil
 }
 
-// post sends a message of the protocol. identity keeps compression, which
-// would undo flushing, out of the answer.
-func (t *Transport) post(ctx context.Context, target string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
+// defaultBase is http.DefaultTransport with buffers and idle connections for
+// sealed calls. Compression is off: it would only delay what is flushed.
+var defaultBase = sync.OnceValue(func() http.RoundTripper {
+	base, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport // a program replaced it, for its reasons
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json, text/event-stream")
-	req.Header.Set("Accept-Encoding", "identity")
-	return t.config.Base.RoundTrip(req)
+	base = base.Clone()
+	base.DisableCompression = true
+	base.WriteBufferSize, base.ReadBufferSize = baseBuffer, baseBuffer
+	base.MaxIdleConnsPerHost = maxOutstanding
+	return base
+})
+
+// post sends a message of the protocol, and gives body up.
+func (t *Transport) post(ctx context.Context, target *url.URL, body *[]byte) (*http.Response, error) {
+	lent := newLoan(body, recycle)
+	defer lent.drop()
+	req := &http.Request{
+		Method: http.MethodPost, URL: target, Host: target.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{
+			"Content-Type":    {"application/json"},
+			"Accept":          {"application/json, text/event-stream"},
+			"Accept-Encoding": {"identity"},
+		},
+		Body: lent.body(*body), ContentLength: int64(len(*body)),
+		GetBody: func() (io.ReadCloser, error) { return lent.body(*body), nil },
+	}
+	return t.config.Base.RoundTrip(req.WithContext(ctx))
 }
 
 func response(req *http.Request, status int, contentType string) *http.Response {
@@ -207,25 +217,31 @@ func response(req *http.Request, status int, contentType string) *http.Response 
 // buffered reads, opens and closes a buffered answer.
 func buffered(req *http.Request, outer *http.Response, open *opener) (*http.Response, error) {
 	defer outer.Body.Close() //nolint:errcheck // read to the end or given up
-	raw := borrow(0)
-	defer release(raw)
+	raw, plain := borrow(0), borrow(0)
+	defer recycle(raw)
+	defer wipe(plain)
 	var err error
 	if *raw, err = readAll(*raw, outer.Body, outer.ContentLength, maxAnswer); err != nil {
 		return nil, cut(err)
 	}
+	open.buf = *plain
 	plaintext, err := open.whole(*raw)
+	*plain = open.buf
 	if err != nil {
 		return nil, err
 	}
-	in, err := parseInnerReply(plaintext)
-	clear(plaintext)
+	body := borrow(0)
+	in, err := parseInnerReply(plaintext, *body)
 	if err != nil {
 		return nil, err
 	}
 	resp := response(req, in.status, in.contentType)
 	resp.ContentLength = int64(len(in.body))
 	if len(in.body) > 0 {
-		resp.Body = io.NopCloser(bytes.NewReader(in.body))
+		*body = in.body
+		lent := newLoan(body, wipe)
+		resp.Body = lent.body(in.body)
+		lent.drop()
 	}
 	return resp, nil
 }
@@ -280,7 +296,8 @@ func (t *Transport) handshake(ctx context.Context) (*line, error) {
 		return nil, err
 	}
 	defer init.drop()
-	outer, err := t.post(ctx, t.session, init.hello.append(nil))
+	hello := init.hello.append(nil)
+	outer, err := t.post(ctx, t.session, &hello)
 	if err != nil {
 		return nil, err
 	}

@@ -450,7 +450,7 @@ func TestOnlyThePeersURLs(t *testing.T) {
 			}
 		}
 	}
-	if tr.session != "http://Peer.test:80/base/secure/session" || tr.calls != "http://Peer.test:80/base/secure/call" {
+	if tr.session.String() != "http://Peer.test:80/base/secure/session" || tr.calls.String() != "http://Peer.test:80/base/secure/call" {
 		t.Errorf("%s %s", tr.session, tr.calls)
 	}
 }

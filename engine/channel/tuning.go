@@ -16,6 +16,8 @@ const (
 	maxPool = 32
 	// maxIdle is the largest scratch buffer kept for reuse.
 	maxIdle = 1 << 20
+	// baseBuffer is the read and write buffer of the client's connections.
+	baseBuffer = 128 << 10
 	// firstRead is what a declared length may reserve before a byte of it came.
 	firstRead = 128 << 10
 	// shardCount spreads session look-ups over locks.

@@ -74,8 +74,8 @@ func knownKeys(t testing.TB, sid, c2s, s2c string) *keys {
 		c2s = strings.Repeat("00", keySize)
 	}
 	return &keys{
-		sid: sid, requests: newSealed(secret.New(unhex(t, c2s))),
-		replies: extract(secret.New(unhex(t, s2c)), nil),
+		sid: sid, requests: newSealed(unhex(t, c2s)),
+		replies: secret.Take(extract(unhex(t, s2c), nil)),
 	}
 }
 
@@ -176,7 +176,7 @@ func checkKeys(t *testing.T, got *keys, c2s, s2c, replyKey string) {
 		t.Error("c2s differs")
 	}
 	var nonce [nonceSize]byte
-	key := newSealed(secret.New(unhex(t, replyKey)))
+	key := newSealed(unhex(t, replyKey))
 	if !slices.Equal(got.replyKey(1)().Seal(nil, nonce[:], nil, nil), key().Seal(nil, nonce[:], nil, nil)) {
 		t.Error("reply key 1 differs")
 	}
@@ -252,7 +252,7 @@ func TestInnerVectors(t *testing.T) {
 	for _, v := range vectors[vector](t, "inner_requests") {
 		t.Run("request "+v.Name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := parseInnerRequest([]byte(v.Plaintext)); outcome(err) != v.Expect {
+			if _, err := parseInnerRequest([]byte(v.Plaintext), nil); outcome(err) != v.Expect {
 				t.Errorf("got %s, want %s", outcome(err), v.Expect)
 			}
 		})
@@ -260,7 +260,7 @@ func TestInnerVectors(t *testing.T) {
 	for _, v := range vectors[vector](t, "inner_replies") {
 		t.Run("reply "+v.Name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := parseInnerReply([]byte(v.Plaintext)); outcome(err) != v.Expect {
+			if _, err := parseInnerReply([]byte(v.Plaintext), nil); outcome(err) != v.Expect {
 				t.Errorf("got %s, want %s", outcome(err), v.Expect)
 			}
 		})

@@ -77,8 +77,8 @@ func FuzzInnerRequest(f *testing.F) {
 	}
 	f.Add([]byte("{\"method\":\"GET\",\"path\":\"/\xff\"}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		slow, err := parseInnerRequestAnyOrder(data)
-		if fast, ok := parseInnerRequestFixed(data); ok && (err != nil || !equalRequests(fast, slow)) {
+		slow, err := parseInnerRequestAnyOrder(data, nil)
+		if fast, ok := parseInnerRequestFixed(data, nil); ok && (err != nil || !equalRequests(fast, slow)) {
 			t.Fatalf("fast %+v, tolerant %+v %v", fast, slow, err)
 		}
 		if err != nil {
@@ -88,7 +88,7 @@ func FuzzInnerRequest(f *testing.F) {
 		if err != nil || !json.Valid(text) {
 			t.Fatalf("%+v is written as %q, %v", slow, text, err)
 		}
-		again, err := parseInnerRequest(text)
+		again, err := parseInnerRequest(text, nil)
 		if err != nil || !equalRequests(again, slow) {
 			t.Fatalf("%+v does not round-trip: %+v %v", slow, again, err)
 		}
@@ -112,12 +112,12 @@ func FuzzInnerReply(f *testing.F) {
 		f.Add([]byte(v.Plaintext))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		slow, err := parseInnerReplyAnyOrder(data)
-		fast, ok := parseInnerReplyFixed(data)
+		slow, err := parseInnerReplyAnyOrder(data, nil)
+		fast, ok := parseInnerReplyFixed(data, nil)
 		if ok && (err != nil || !equalReplies(fast, slow)) {
 			t.Fatalf("fast %+v, tolerant %+v %v", fast, slow, err)
 		}
-		got, err := parseInnerReply(data)
+		got, err := parseInnerReply(data, nil)
 		if err != nil {
 			return
 		}
@@ -125,7 +125,7 @@ func FuzzInnerReply(f *testing.F) {
 		if err != nil || !json.Valid(text) {
 			t.Fatalf("%+v is written as %q, %v", got, text, err)
 		}
-		if again, err := parseInnerReply(text); err != nil || !equalReplies(again, got) {
+		if again, err := parseInnerReply(text, nil); err != nil || !equalReplies(again, got) {
 			t.Fatalf("%+v does not round-trip: %+v %v", got, again, err)
 		}
 	})
@@ -140,6 +140,10 @@ func FuzzHello(f *testing.F) {
 		f.Add([]byte(v.Hello))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		slow, slowOK := parseHelloAnyOrder(data)
+		if fast, ok := parseHelloFixed(data); ok && (!slowOK || fast != slow) {
+			t.Fatalf("fast %+v, tolerant %+v %v", fast, slow, slowOK)
+		}
 		h, err := parseHello(data)
 		if err != nil {
 			if got := outcome(err); got != "invalid_request" && got != "unsupported_version" && got != "malformed" {
@@ -158,6 +162,10 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(v.Answer))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		slow, slowOK := parseAnswerAnyOrder(data)
+		if fast, ok := parseAnswerFixed(data); ok && (!slowOK || fast != slow) {
+			t.Fatalf("fast %+v, tolerant %+v %v", fast, slow, slowOK)
+		}
 		a, err := parseAnswer(data)
 		if err != nil {
 			return
@@ -215,14 +223,14 @@ func TestFastPathIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := parseInnerRequestFixed(text); !ok || !equalRequests(got, in) {
+	if got, ok := parseInnerRequestFixed(text, nil); !ok || !equalRequests(got, in) {
 		t.Errorf("request: %+v %v", got, ok)
 	}
 	reply, err := appendInnerReply(nil, innerReply{status: 418, contentType: "text/plain", body: []byte("x")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := parseInnerReplyFixed(reply); !ok || got.status != 418 {
+	if got, ok := parseInnerReplyFixed(reply, nil); !ok || got.status != 418 {
 		t.Errorf("reply: %+v %v", got, ok)
 	}
 }
@@ -237,7 +245,7 @@ func TestManyHeadersFallBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := parseInnerRequest(text); err != nil || !equalRequests(got, in) {
+	if got, err := parseInnerRequest(text, nil); err != nil || !equalRequests(got, in) {
 		t.Errorf("got %d headers, %v", len(got.headers), err)
 	}
 }
