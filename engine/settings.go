@@ -123,3 +123,10 @@ func (e *Engine) endpoint(ctx context.Context) (runner.Endpoint, error) {
 	}
 	return runner.Endpoint{BaseURL: p.BaseURL, Model: p.Model, Key: key, Client: e.ports.Client}, nil
 }
+
+// OverridePort listens elsewhere for this run only; the settings stay.
+func (e *Engine) OverridePort(port int) {
+	e.settings.mu.Lock()
+	defer e.settings.mu.Unlock()
+	e.settings.current.Port = port
+}

@@ -35,7 +35,11 @@ func (s *Server) peerOps() {
 		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return pairing.Peer{}, fault.WithText(fault.Usage, "the host's address must look like http://192.0.2.7:1337")
 		}
-		return e.Pair(ctx, pairing.Target{BaseURL: u, AgentID: in.AgentID, Address: in.Address}, in.Name)
+		p, err := e.Pair(ctx, pairing.Target{BaseURL: u, AgentID: in.AgentID, Address: in.Address}, in.Name)
+		if err != nil || p.Name != "" {
+			return p, err
+		}
+		return s.name(ctx, p)
 	})
 	op(s, "peers/list", func(context.Context, Empty) ([]pairing.Peer, error) { return e.Peers.List(), nil })
 	do(s, "peers/forget", func(ctx context.Context, in ID) error {
@@ -67,6 +71,19 @@ func (s *Server) peerOps() {
 		_, err := peerJSON[Empty](ctx, s, in.Peer, http.MethodDelete, []string{"tasks", in.TaskID}, nil)
 		return err
 	})
+}
+
+// name gives a new peer the name its host uses for the agent. The pairing
+// stands without it.
+func (s *Server) name(ctx context.Context, p pairing.Peer) (pairing.Peer, error) {
+	got, err := peerJSON[struct {
+		Name string `json:"name"`
+	}](ctx, s, p.Address.String(), http.MethodGet, []string{"agents", p.Address.Lower()}, nil)
+	if err != nil || pairing.PeerName(got.Name) == "" {
+		got.Name = p.Address.Short()
+	}
+	p.Name = pairing.PeerName(got.Name)
+	return p, s.engine.Peers.Rename(p.Address, p.Name)
 }
 
 // chatBody is the request of a run.

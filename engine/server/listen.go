@@ -19,9 +19,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	if len(listeners) == 0 {
 		return errors.New("server: nothing to listen on")
 	}
-	if a, ok := listeners[0].Addr().(*net.TCPAddr); ok {
-		s.port.Store(int64(a.Port))
-	}
+	s.Announce(listeners[0])
 	srv := &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: MaxHeaderBytes,
 		ErrorLog: nil, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
@@ -45,6 +43,14 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		err = nil
 	}
 	return err
+}
+
+// Announce says where the server is going to listen, so that Port is right
+// before Serve runs.
+func (s *Server) Announce(l net.Listener) {
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		s.port.Store(int64(a.Port))
+	}
 }
 
 // Port returns where the server listens.
