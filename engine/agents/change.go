@@ -187,7 +187,7 @@ func (r *Registry) freshKey(master identity.MasterKey) (identity.Path, identity.
 			return identity.Path{}, identity.AgentKey{}, err
 		}
 		path := identity.Path{Index: index, Scope: scope}
-		key, err := master.Agent(path)
+		key, err := r.derive(master, path)
 		if !errors.Is(err, identity.ErrSkipIndex) {
 			return path, key, err
 		}
@@ -257,5 +257,9 @@ func (r *Registry) changeable(id string) (Agent, error) {
 }
 
 func (r *Registry) log(event string, a Agent) {
-	r.c.Log(event, slog.String("agentId", a.ID), slog.String("address", a.Address.String()))
+	attrs := []slog.Attr{slog.String("agentId", a.ID)}
+	if !a.Address.IsZero() {
+		attrs = append(attrs, slog.String("address", a.Address.String()))
+	}
+	r.c.Log(event, attrs...)
 }

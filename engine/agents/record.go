@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -34,11 +35,11 @@ type record struct {
 }
 
 // ownKeys are the names a record writes itself.
-var ownKeys = func() map[string]bool {
-	keys := map[string]bool{"version": true}
+var ownKeys = func() []string {
+	keys := []string{"version"}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Agent]()) {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
-			keys[name] = true
+			keys = append(keys, name)
 		}
 	}
 	return keys
@@ -67,11 +68,34 @@ func parse(raw []byte, id string) (Agent, error) {
 		return Agent{}, corrupt(id, "holds a value out of bounds")
 	}
 	draft.apply(&a)
-	maps.DeleteFunc(a.extra, func(key string, _ json.RawMessage) bool { return ownKeys[key] })
-	if len(a.extra) == 0 {
-		a.extra = nil
+	if a.extra, err = foreign(a.extra); err != nil {
+		return Agent{}, corrupt(id, "does not parse")
+	}
+	if len(a.Retired) == 0 {
+		a.Retired = nil
 	}
 	return a, nil
+}
+
+// foreign keeps the fields that are not a record's own, in one form. The
+// decoder takes own names in any case, so another spelling is refused: it
+// could set a value that the proper field does not show.
+func foreign(all fields) (fields, error) {
+	var kept fields
+	for key, value := range all {
+		if slices.Contains(ownKeys, key) {
+			continue
+		}
+		compact, err := json.Marshal(value)
+		if err != nil || slices.ContainsFunc(ownKeys, func(own string) bool { return strings.EqualFold(own, key) }) {
+			return nil, errors.New("misspelt field")
+		}
+		if kept == nil {
+			kept = fields{}
+		}
+		kept[key] = compact
+	}
+	return kept, nil
 }
 
 func corrupt(id, why string) error {

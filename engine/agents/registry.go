@@ -40,9 +40,10 @@ type Config struct {
 // Registry is safe for concurrent use. Reads take a snapshot without a lock
 // and see a change as soon as its method returned.
 type Registry struct {
-	c     Config
-	files files
-	view  atomic.Pointer[view]
+	c      Config
+	files  files
+	derive func(identity.MasterKey, identity.Path) (identity.AgentKey, error)
+	view   atomic.Pointer[view]
 
 	change sync.Mutex // one change at a time, held while the owner is asked
 
@@ -88,7 +89,7 @@ func Open(c Config) (*Registry, error) {
 	}
 	builtIn.BuiltIn, builtIn.BonjourEnabled = true, false
 	agents[DefaultID] = builtIn
-	r := &Registry{c: c, files: disk{}}
+	r := &Registry{c: c, files: disk{}, derive: identity.MasterKey.Agent}
 	r.show(view{agents: agents, damaged: damaged})
 	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"osaurus/engine/address"
@@ -15,8 +16,8 @@ import (
 type Health struct {
 	// Drift needs the owner: Repair, Restore or Reset.
 	Drift identity.Drift
-	// ScopesRestored counts the agents whose key path was completed by this
-	// check, once; no key changed.
+	// ScopesRestored counts the agents whose key path was completed since the
+	// start; no key changed.
 	ScopesRestored int
 }
 
@@ -64,15 +65,16 @@ func (r *Registry) unlock(master identity.MasterKey) error {
 	h := Health{Drift: drift}
 	h.Drift.Recoverable, h.ScopesRestored = r.restoreScopes(drift.Recoverable)
 	v := *r.view.Load()
-	held := v.signers
+	h.ScopesRestored += v.health.ScopesRestored
+	held := maps.Clone(v.signers) // readers still have the original
 	v.signers, v.unlocked, v.health = signers{}, true, h
 	for id, a := range v.agents {
-		path, lost := paths[id]
-		if !lost && a.Path != nil {
-			path = *a.Path
-		}
 		if a.BuiltIn || a.Address.IsZero() || a.Path == nil {
 			continue
+		}
+		path := *a.Path
+		if whole, lost := paths[id]; lost {
+			path = whole // even where the disk refused it
 		}
 		if s := held.take(master, path, a.Address); s != nil {
 			v.signers[a.Address] = s
@@ -83,21 +85,18 @@ func (r *Registry) unlock(master identity.MasterKey) error {
 	return nil
 }
 
-// take derives the key at path if it belongs to want. A signer that was
-// already held goes on, for those who are using it.
+// take derives the key at path if it belongs to want; what does not is in the
+// drift report. A signer that was already held goes on, for those who use it.
 func (s signers) take(master identity.MasterKey, path identity.Path, want address.Address) *signer {
 	key, err := master.Agent(path)
-	if err != nil {
-		return nil // such a path is in the drift report
+	if err != nil || key.Address() != want {
+		key.Destroy()
+		return nil
 	}
-	if one := s[want]; one != nil && key.Address() == want {
+	if one := s[want]; one != nil {
 		key.Destroy()
 		delete(s, want)
 		return one
-	}
-	if key.Address() != want {
-		key.Destroy()
-		return nil
 	}
 	return &signer{addr: want, key: key}
 }
@@ -134,15 +133,15 @@ func (r *Registry) check(master identity.MasterKey) (identity.Drift, error) {
 func (r *Registry) Lock() {
 	_ = r.changing(func() error {
 		r.c.Account.Lock()
-		r.lock()
+		r.lock(r.Health())
 		return nil
 	})
 }
 
-func (r *Registry) lock() {
+func (r *Registry) lock(h Health) {
 	v := *r.view.Load()
 	held := v.signers
-	v.signers, v.unlocked = nil, false
+	v.signers, v.unlocked, v.health = nil, false, h
 	r.show(v)
 	held.destroy()
 }
@@ -207,7 +206,7 @@ func (r *Registry) unlockAgain(master identity.MasterKey) error {
 		return err
 	}
 	v := *r.view.Load()
-	v.health = Health{Drift: drift}
+	v.health.Drift = drift
 	r.show(v)
 	return nil
 }
@@ -221,7 +220,7 @@ func (r *Registry) Restore(ctx context.Context, phrase secret.Bytes, anyway bool
 		}
 		master, err := r.c.Account.Unlock(ctx, "unlock the agents of this host")
 		if err != nil {
-			r.lock()
+			r.lock(Health{})
 			return fmt.Errorf("the identity is restored, but its key cannot be read back: %w", err)
 		}
 		defer master.Destroy()
@@ -253,7 +252,7 @@ func (r *Registry) Reset(ctx context.Context) error {
 		if err := r.c.Account.Reset(ctx); err != nil {
 			return err
 		}
-		r.lock()
+		r.lock(Health{})
 		return nil
 	})
 }
