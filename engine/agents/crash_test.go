@@ -148,7 +148,7 @@ func TestCrashes(t *testing.T) {
 					t.Errorf("again: %v", err)
 				}
 			}},
-		"reset": {10, // agent: 4; metadata dropped: 3; backup, master; record is the account's own
+		"reset": {9, // agent: 4; metadata dropped: 3; backup; master. The account writes its own files
 			func(t *testing.T) *scene {
 				s := newScene(t)
 				if _, err := s.registry.Restore(t.Context(), text(bobPhrase), true); err != nil {

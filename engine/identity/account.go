@@ -214,10 +214,12 @@ func (a *Account) absentLocked(ctx context.Context) error {
 	}
 	r, err := a.record()
 	if err == nil && !r.Address.IsZero() {
-		err = fault.WithText(fault.MasterExists, "an identity is on record but its key is missing from the keystore; restore it from the phrase, or reset")
+		err = fault.WithText(fault.MasterExists, missingText)
 	}
 	return err
 }
+
+const missingText = "an identity is on record but its key is missing from the keystore; restore it from the phrase, or reset"
 
 // newMaster draws scalars until one is valid.
 func (a *Account) newMaster() (MasterKey, error) {
@@ -280,6 +282,9 @@ func (a *Account) readLocked(ctx context.Context, reason string) (secret.Bytes, 
 		return secret.Bytes{}, err
 	}
 	if !slices.Contains(accounts, VaultAccount) {
+		if !a.Address().IsZero() {
+			return secret.Bytes{}, fault.WithText(fault.NoMaster, missingText)
+		}
 		return secret.Bytes{}, fault.NoMaster
 	}
 	if err := a.confirmLocked(ctx, reason); err != nil {
