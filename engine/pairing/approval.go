@@ -80,7 +80,8 @@ type Queue struct {
 
 type pending struct {
 	prompt Prompt
-	answer chan Validity
+	answer chan Validity // holds the one answer
+	done   bool          // answered, though Ask may not have seen it yet
 }
 
 // Errors of Ask and Answer.
@@ -138,15 +139,13 @@ func (q *Queue) Current() (p *Prompt, last Outcome, changed <-chan struct{}) {
 func (q *Queue) Answer(id string, v Validity) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.current == nil || q.current.prompt.ID != id || !q.current.prompt.Expires.After(q.now()) {
+	p := q.current
+	if p == nil || p.done || p.prompt.ID != id || !p.prompt.Expires.After(q.now()) {
 		return ErrNoPrompt
 	}
-	select {
-	case q.current.answer <- v:
-		return nil
-	default:
-		return ErrNoPrompt
-	}
+	p.done = true
+	p.answer <- v
+	return nil
 }
 
 // Ask waits for the owner. Errors: ErrNoApprover, fault.PairingBusy while
