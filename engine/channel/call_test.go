@@ -54,7 +54,7 @@ func (c *call) envelope(t testing.TB, plaintext string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(*body)
+	return string(body)
 }
 
 func (c *call) post(t testing.TB, body string, next http.HandlerFunc) *httptest.ResponseRecorder {

@@ -55,6 +55,7 @@ func TestSingleFlight(t *testing.T) {
 				}()
 			}
 			time.Sleep(time.Minute) // of the bubble's clock
+			synctest.Wait()
 			if shakes.Load() != x.shakes || len(load) != int(x.shakes) {
 				t.Errorf("%d calls took %d handshakes and %d sessions, want %d", x.calls, shakes.Load(), len(load), x.shakes)
 			}

@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -154,17 +155,16 @@ func (t *Transport) exchange(req *http.Request, l *line, plaintext []byte) (*htt
 	}
 }
 
-// sealEnvelope returns a borrowed buffer.
-func sealEnvelope(k *keys, plaintext []byte, seq uint64) (*[]byte, error) {
+func sealEnvelope(k *keys, plaintext []byte, seq uint64) ([]byte, error) {
 	ct := borrow(len(plaintext) + tagSize)
 	defer recycle(ct)
 	var err error
 	if *ct, err = k.sealRequest(*ct, plaintext, seq); err != nil {
 		return nil, err
 	}
-	body := borrow(len(*ct)*4/3 + 128)
-	*body = appendEnvelope(*body, envelope{ct: *ct, seq: seq, sid: []byte(k.sid)})
-	if len(*body) > maxCall {
+	body := make([]byte, 0, len(*ct)*4/3+128)
+	body = appendEnvelope(body, envelope{ct: *ct, seq: seq, sid: []byte(k.sid)})
+	if len(body) > maxCall {
 		return nil, ErrTooLarge
 	}
 	return body, nil
@@ -184,10 +184,12 @@ var defaultBase = sync.OnceValue(func() http.RoundTripper {
 	return base
 })
 
-// post sends a message of the protocol, and gives body up.
-func (t *Transport) post(ctx context.Context, target *url.URL, body *[]byte) (*http.Response, error) {
-	lent := newLoan(body, recycle)
-	defer lent.drop()
+// memory is a body whose type net/http knows to lie in memory, so that head and
+// body leave in one write. That is worth more than reusing its buffer.
+func memory(body []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(body)) }
+
+// post sends a message of the protocol.
+func (t *Transport) post(ctx context.Context, target *url.URL, body []byte) (*http.Response, error) {
 	req := &http.Request{
 		Method: http.MethodPost, URL: target, Host: target.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -196,8 +198,8 @@ func (t *Transport) post(ctx context.Context, target *url.URL, body *[]byte) (*h
 			"Accept":          {"application/json, text/event-stream"},
 			"Accept-Encoding": {"identity"},
 		},
-		Body: lent.body(*body), ContentLength: int64(len(*body)),
-		GetBody: func() (io.ReadCloser, error) { return lent.body(*body), nil },
+		Body: memory(body), ContentLength: int64(len(body)),
+		GetBody: func() (io.ReadCloser, error) { return memory(body), nil },
 	}
 	return t.config.Base.RoundTrip(req.WithContext(ctx))
 }
@@ -296,8 +298,7 @@ func (t *Transport) handshake(ctx context.Context) (*line, error) {
 		return nil, err
 	}
 	defer init.drop()
-	hello := init.hello.append(nil)
-	outer, err := t.post(ctx, t.session, &hello)
+	outer, err := t.post(ctx, t.session, init.hello.append(nil))
 	if err != nil {
 		return nil, err
 	}
