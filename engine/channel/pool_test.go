@@ -24,6 +24,9 @@ func newTestPool(t testing.TB, shakes *atomic.Int32) *pool {
 	})
 }
 
+// advance lets d pass on a synctest bubble's clock, which takes no time.
+func advance(d time.Duration) { <-time.After(d) }
+
 func mustAcquire(t testing.TB, p *pool) *line {
 	t.Helper()
 	l, err := p.acquire(t.Context())
@@ -54,7 +57,7 @@ func TestSingleFlight(t *testing.T) {
 					load[l]++
 				}()
 			}
-			time.Sleep(time.Minute) // of the bubble's clock
+			advance(time.Minute) // of the bubble's clock
 			synctest.Wait()
 			if shakes.Load() != x.shakes || len(load) != int(x.shakes) {
 				t.Errorf("%d calls took %d handshakes and %d sessions, want %d", x.calls, shakes.Load(), len(load), x.shakes)
@@ -90,11 +93,11 @@ func TestRefresh(t *testing.T) {
 		var shakes atomic.Int32
 		p := newTestPool(t, &shakes)
 		old := mustAcquire(t, p)
-		time.Sleep(time.Hour - refreshBefore - time.Second)
+		advance(time.Hour - refreshBefore - time.Second)
 		if mustAcquire(t, p) != old {
 			t.Error("refreshed too early")
 		}
-		time.Sleep(time.Second)
+		advance(time.Second)
 		if fresh := mustAcquire(t, p); fresh == old || shakes.Load() != 2 {
 			t.Error("not refreshed")
 		}
@@ -134,7 +137,7 @@ func TestFailureIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused, shakes := errors.New("refused"), atomic.Int32{}
 		p := newPool(time.Now, func(context.Context) (*line, error) {
-			time.Sleep(time.Second)
+			advance(time.Second)
 			shakes.Add(1)
 			return nil, refused
 		})
@@ -146,7 +149,7 @@ func TestFailureIsShared(t *testing.T) {
 				}
 			}()
 		}
-		time.Sleep(time.Minute)
+		advance(time.Minute)
 		if failed.Load() != 10 || shakes.Load() != 1 {
 			t.Errorf("%d failed by %d handshakes", failed.Load(), shakes.Load())
 		}
@@ -201,7 +204,7 @@ func TestCallLimit(t *testing.T) {
 			t.Errorf("one call too many: %v", err)
 		}
 		go func() {
-			time.Sleep(time.Second)
+			advance(time.Second)
 			p.leave()
 		}()
 		if err := p.enter(t.Context()); err != nil {
