@@ -29,7 +29,8 @@ func (r *Registry) create(d Draft) (Agent, error) {
 	if err != nil {
 		return Agent{}, err
 	}
-	if len(r.view.Load().agents) > MaxAgents {
+	v := r.view.Load()
+	if len(v.agents) > MaxAgents {
 		return Agent{}, fault.WithText(fault.Usage, fmt.Sprintf("a host has at most %d agents", MaxAgents))
 	}
 	id, err := uuid.NewRandomFromReader(r.c.Rand)
@@ -37,6 +38,10 @@ func (r *Registry) create(d Draft) (Agent, error) {
 		return Agent{}, fmt.Errorf("agents: reading randomness: %w", err)
 	}
 	a := Agent{ID: strings.ToUpper(id.String()), Created: r.c.Now().Unix()}
+	_, taken := v.agents[a.ID]
+	if _, damaged := v.damaged[a.ID+".json"]; taken || damaged {
+		return Agent{}, fault.New(fault.Exists, errors.New("agents: the randomness repeats"))
+	}
 	d.apply(&a)
 	if a, err = r.save(a, identity.AgentKey{}); err == nil {
 		r.log("agent_created", a)

@@ -1,6 +1,7 @@
 package agents
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,14 +87,14 @@ func foreign(all fields) (fields, error) {
 		if slices.Contains(ownKeys, key) {
 			continue
 		}
-		compact, err := json.Marshal(value)
+		one, err := canonjson.Marshal(value)
 		if err != nil || slices.ContainsFunc(ownKeys, func(own string) bool { return strings.EqualFold(own, key) }) {
 			return nil, errors.New("misspelt field")
 		}
 		if kept == nil {
 			kept = fields{}
 		}
-		kept[key] = compact
+		kept[key] = one
 	}
 	return kept, nil
 }
@@ -109,19 +110,23 @@ func (a Agent) encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := fields{}
-	maps.Copy(all, a.extra)
+	all := maps.Clone(a.extra)
 	if err := json.Unmarshal(own, &all); err != nil {
 		return nil, err
 	}
-	raw, err := json.MarshalIndent(all, "", "  ")
+	raw, err := canonjson.Marshal(all)
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) >= maxFile {
+	var lines bytes.Buffer
+	if err := json.Indent(&lines, raw, "", "  "); err != nil {
+		return nil, err
+	}
+	lines.WriteByte('\n')
+	if lines.Len() > maxFile {
 		return nil, fault.WithText(fault.Usage, "the record of this agent would grow beyond its limit; delete the agent and create it again")
 	}
-	return append(raw, '\n'), nil
+	return lines.Bytes(), nil
 }
 
 // load reads every record in dir. What cannot be read is reported under its

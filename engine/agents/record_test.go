@@ -135,6 +135,14 @@ func TestRecordSizeLimit(t *testing.T) {
 	}
 }
 
+func TestRecordsAreReadable(t *testing.T) {
+	t.Parallel()
+	raw, err := Agent{ID: id1, Name: "R&D <1>"}.encode()
+	if want := "{\n  \"created_at\": 0,\n  \"id\": \"" + id1 + "\",\n  \"name\": \"R&D <1>\",\n  \"updated_at\": 0,\n  \"version\": 1\n}\n"; err != nil || string(raw) != want {
+		t.Errorf("got %s, %v", raw, err)
+	}
+}
+
 func TestFieldsOfAnotherVersionSurviveAChange(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

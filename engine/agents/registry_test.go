@@ -1,6 +1,7 @@
 package agents
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -87,6 +88,27 @@ func TestCreateAndReopen(t *testing.T) {
 	info, err := os.Stat(filepath.Join(h.dir(), made.ID+".json"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// Whatever the random source does, a record is never overwritten by another.
+func TestRandomnessThatRepeats(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.registry.c.Rand = bytes.NewReader(make([]byte, 48))
+	a := h.create("Ada")
+	if _, err := h.registry.Create(t.Context(), Draft{Name: "Eve"}); !errors.Is(err, fault.Exists) {
+		t.Errorf("got %v", err)
+	}
+	h.writeFile(a.ID+".json", "damaged")
+	h.open()
+	h.registry.c.Rand = bytes.NewReader(make([]byte, 16))
+	if _, err := h.registry.Create(t.Context(), Draft{Name: "Eve"}); !errors.Is(err, fault.Exists) || string(h.file(a.ID)) != "damaged" {
+		t.Errorf("got %v", err)
+	}
+	h.registry.c.Rand = bytes.NewReader(nil)
+	if _, err := h.registry.Create(t.Context(), Draft{Name: "Eve"}); err == nil {
+		t.Error("created without randomness")
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"osaurus/engine/address"
 	"osaurus/engine/fault"
 	"osaurus/engine/secret"
 )
@@ -179,15 +178,6 @@ func master(t testing.TB, scalar string) MasterKey {
 	}
 	t.Cleanup(m.Destroy)
 	return m
-}
-
-func addr(t testing.TB, s string) address.Address {
-	t.Helper()
-	a, err := address.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
 }
 
 func text(s string) secret.Bytes { return secret.New([]byte(s)) }

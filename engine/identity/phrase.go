@@ -48,7 +48,9 @@ func (m MasterKey) Phrase() (secret.Bytes, error) {
 }
 
 // ParsePhrase reads a phrase as people keep them: any white space, any case,
-// NFKD, numbered lists. Errors: *PhraseError, signature.ErrScalar.
+// NFKD, numbered lists. The word list works on strings, which cannot be
+// cleared: they live until the collector takes them. Errors: *PhraseError,
+// signature.ErrScalar.
 func ParsePhrase(typed secret.Bytes) (MasterKey, error) {
 	if typed.Len() > maxPhraseBytes {
 		return MasterKey{}, &PhraseError{TooLong: true}

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,11 +68,16 @@ func errCorrupt(path string) error {
 }
 
 func writeJSON(f files, path string, v any) error {
-	raw, err := json.MarshalIndent(v, "", "  ")
+	raw, err := canonjson.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return f.Write(path, append(raw, '\n'))
+	var lines bytes.Buffer
+	if err := json.Indent(&lines, raw, "", "  "); err != nil {
+		return err
+	}
+	lines.WriteByte('\n')
+	return f.Write(path, lines.Bytes())
 }
 
 // files is where the JSON files are written; tests stop it between two steps.
