@@ -54,7 +54,7 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case b.seen > b.limit:
 		b.err = tooLarge(b.seen, b.limit)
-	case b.budget != nil && n > 0 && !b.budget.take(int64(n)):
+	case !b.charge(int64(n)):
 		b.err = &fault.Error{Code: fault.ServerOverloaded, RetryAfter: time.Second}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.err = fault.BadRequest
@@ -64,16 +64,21 @@ func (b *body) Read(p []byte) (int, error) {
 	case err != nil:
 		b.err = fault.New(fault.BadRequest, err)
 	default:
-		b.charge(n)
 		return n, nil
 	}
 	return 0, b.err
 }
 
-func (b *body) charge(n int) {
-	if b.budget != nil {
-		b.charged += int64(n)
+// charge takes n bytes from the budget while nobody has been authorised.
+func (b *body) charge(n int64) bool {
+	if b.budget == nil {
+		return true
 	}
+	if !b.budget.take(n) {
+		return false
+	}
+	b.charged += n
+	return true
 }
 
 // extend allows one second for each bodyRate bytes beyond the base.

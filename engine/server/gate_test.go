@@ -1,0 +1,130 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"testing"
+
+	"osaurus/engine/accesskey"
+	"osaurus/engine/address"
+	"osaurus/engine/fault"
+)
+
+func TestGateVectors(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("testdata/vectors/gate.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Name, Path, Header, Expect                         string
+		Trusted, Fresh, Inside, Physical, Sharing, Require bool
+		Authorization                                      []string
+	}
+	if err := json.Unmarshal(raw, &cases); err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]accesskey.Access{"master": {MasterScoped: true}, "agent": {Audience: address.Address{1}}}
+	validate := func(s string) (accesskey.Access, error) {
+		if a, ok := keys[s]; ok {
+			return a, nil
+		}
+		return accesskey.Access{}, fault.AccessRevoked
+	}
+	same := func(_ accesskey.Access, header string) bool { return header == "own" }
+	for _, c := range cases {
+		method := "GET"
+		if _, verb, _ := agentRoute(c.Path); verb != "" || inference(c.Path) {
+			method = "POST"
+		}
+		_, err := decide(request{
+			method: method, path: c.Path, public: public(c.Path), trusted: c.Trusted, physical: c.Physical || c.Trusted, inside: c.Inside, configured: !c.Fresh,
+			authorization: c.Authorization, agentHeader: c.Header, peerInference: c.Sharing, requireChannel: c.Require,
+		}, validate, same)
+		got := "pass"
+		if err != nil {
+			got = fault.Of(err).Public()
+		}
+		if got != c.Expect {
+			t.Errorf("%s: %q, want %q", c.Name, got, c.Expect)
+		}
+	}
+}
+
+func TestVolunteeredBearerOnLoopback(t *testing.T) {
+	t.Parallel()
+	agent := accesskey.Access{Audience: address.Address{1}}
+	validate := func(s string) (accesskey.Access, error) {
+		if s == "good" {
+			return agent, nil
+		}
+		return accesskey.Access{}, fault.AccessRevoked
+	}
+	q := request{method: "GET", path: "/agents", trusted: true, configured: true}
+	for bearer, want := range map[string]bool{"good": true, "bad": false} {
+		q.authorization = []string{"Bearer " + bearer}
+		v, err := decide(q, validate, nil)
+		if err != nil || (v.access != nil) != want {
+			t.Errorf("%s: confined %v, %v", bearer, v.access != nil, err)
+		}
+	}
+	q.path = "/admin/status"
+	q.authorization = []string{"Bearer good"}
+	if _, err := decide(q, validate, nil); !errors.Is(err, fault.AgentScopeGate) {
+		t.Errorf("an agent's key on /admin over loopback: %v", err)
+	}
+}
+
+func TestNormalise(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"/": "/", "/v1": "/", "/v1/": "/", "/v1/models": "/models", "/api/models": "/models", "/v1/api/models": "/models", "/v1/v1/models": "/v1/models",
+		"/v1x/models": "/v1x/models", "/apimodels": "/apimodels", "/models?x=/v1": "/models", "/models/": "/models/", "/%6dodels": "/%6dodels", "//models": "//models", "/v1/api": "/", "/api/v1/x": "/v1/x", "?": "",
+	} {
+		if got := normalise(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzNormalise(f *testing.F) {
+	for _, s := range []string{"/v1/api/x?y", "/", "", "/v1", "/api/../x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got := normalise(s)
+		if len(got) > len(s)+1 || len(got) > 0 && s != "" && s[0] == '/' && got[0] != '/' {
+			t.Fatalf("%q became %q", s, got)
+		}
+		for _, p := range []string{"/secure/call", "/pair"} {
+			if got == p && bodyLimit(got) == 0 {
+				t.Fatal("no limit")
+			}
+		}
+	})
+}
+
+func TestAllowOrigin(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		list    []string
+		origin  string
+		trusted bool
+		want    string
+		vary    bool
+	}{
+		{nil, "http://localhost:3000", true, "http://localhost:3000", true},
+		{nil, "http://localhost:3000", false, "", false},
+		{nil, "https://evil.example", true, "", false},
+		{[]string{"*"}, "app://obsidian.md", false, "*", false},
+		{[]string{"*"}, "", false, "*", false},
+		{[]string{"https://a.example"}, "https://a.example", false, "https://a.example", true},
+		{[]string{"https://a.example"}, "https://b.example", false, "", false},
+		{[]string{"https://a.example"}, "https://a.example.evil", true, "", false},
+	} {
+		if got, vary := allowOrigin(c.list, c.origin, c.trusted); got != c.want || vary != c.vary {
+			t.Errorf("%v %q trusted %v: %q vary %v", c.list, c.origin, c.trusted, got, vary)
+		}
+	}
+}
