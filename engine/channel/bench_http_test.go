@@ -20,8 +20,12 @@ import (
 )
 
 // BenchmarkCall is rows 5a and 5b: sealed calls against the same over TLS 1.3,
-// both on one kept-alive connection.
+// both on one kept-alive connection. The goals were set for bodies that are
+// base64 once and a TLS whose cipher is 1.6 times as fast as ours; the protocol
+// has bodies in base64 twice (1.78 times the bytes), and where AES has vector
+// instructions TLS's cipher is 2.6 times as fast. There they are missed.
 func BenchmarkCall(b *testing.B) {
+	goals := map[string]map[int]float64{"portable": {4096: 0.75, 65536: 0.42}, "wide": {4096: 0.9, 65536: 0.8}}
 	for _, size := range []int{4096, 65536} {
 		body := bytes.Repeat([]byte("x"), size)
 		echo := func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +55,7 @@ func BenchmarkCall(b *testing.B) {
 			b.Run(fmt.Sprintf("5a-b %s %d vs TLS", name, size), func(b *testing.B) {
 				frameCodec = codecs[name]
 				defer func() { frameCodec = wideCodec }()
-				compare(b, func() { once(tr, h.URL) }, func() { once(plain.Client().Transport, plain.URL) })
+				compare(b, calling, goals[name][size], func() { once(tr, h.URL) }, func() { once(plain.Client().Transport, plain.URL) })
 			})
 		}
 		plain.Close()
@@ -107,11 +111,11 @@ func BenchmarkStream(b *testing.B) {
 	overTLS := httptest.NewTLSServer(streams(1))
 	b.Cleanup(overTLS.Close)
 	each, flushed := sealed(1), plain(1)
-	b.Run("5c vs plain", func(b *testing.B) { compare(b, each, flushed) })
+	b.Run("5c vs plain", func(b *testing.B) { compare(b, streaming, 0.75, each, flushed) })
 	b.Run("5d vs TLS", func(b *testing.B) {
-		compare(b, each, func() { r.read(b, "tls", overTLS.Listener.Addr().String(), "") })
+		compare(b, streaming, 0.9, each, func() { r.read(b, "tls", overTLS.Listener.Addr().String(), "") })
 	})
-	b.Run("5e backlog of 16 vs plain per event", func(b *testing.B) { compare(b, sealed(16), flushed) })
+	b.Run("5e backlog of 16 vs plain per event", func(b *testing.B) { compare(b, streaming, 1.3, sealed(16), flushed) })
 }
 
 // reader is this test binary as another process, which reads answers to their

@@ -408,6 +408,15 @@ func TestHandshakeRefusals(t *testing.T) {
 				return brokenSigner{testSigner(t, alice)}, nil
 			}
 		}, 500, "Handshake failed"},
+		"rotated meanwhile": {good, func(c *Config) {
+			known, asked := c.Signer, 0
+			c.Signer = func(ctx context.Context, a address.Address) (identity.Signer, error) {
+				if asked++; asked > 1 {
+					return nil, fault.UnknownAgentAddress
+				}
+				return known(ctx, a)
+			}
+		}, 404, "Unknown agent address"},
 		"no randomness": {good, func(c *Config) { c.Rand = iotest.ErrReader(errors.New("none")) }, 500, "Handshake failed"},
 	} {
 		t.Run(name, func(t *testing.T) {

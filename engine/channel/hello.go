@@ -41,7 +41,7 @@ func parseHelloFixed(data []byte) (t helloText, ok bool) {
 	s.expect(`,"nonce":"`)
 	t.nonce = string(s.text())
 	s.expect(`,"v":1}`)
-	t.v = "1"
+	t.v = version
 	return t, s.done()
 }
 
@@ -75,7 +75,7 @@ func parseHello(data []byte) (hello, error) {
 	if !ok {
 		return hello{}, fault.HandshakeRequest
 	}
-	if t.v != "1" {
+	if t.v != version {
 		return hello{}, fault.HandshakeVersion
 	}
 	h, err := hello{encPub: t.encPub, nonce: t.nonce}, error(nil)
@@ -132,7 +132,7 @@ func parseAnswerFixed(data []byte) (t answerText, ok bool) {
 	s.expect(`,"signature":"`)
 	t.sig = string(s.text())
 	s.expect(`,"v":1}`)
-	t.v = "1"
+	t.v = version
 	return t, s.done()
 }
 
@@ -167,7 +167,7 @@ func parseAnswer(data []byte) (answer, error) {
 	if !ok {
 		return answer{}, ErrMalformed
 	}
-	if t.v != "1" {
+	if t.v != version {
 		return answer{}, ErrVersion
 	}
 	a, err := answer{encPub: t.encPub, sid: t.sid}, error(nil)

@@ -315,11 +315,11 @@ type naiveBody struct {
 func (b *naiveBody) Read(p []byte) (int, error) {
 	for len(b.rest) == 0 {
 		line, err := b.in.ReadBytes('\n')
-		if err == io.EOF && b.fin {
+		if errors.Is(err, io.EOF) && b.fin {
 			return 0, io.EOF
 		}
 		if err != nil {
-			return 0, fmt.Errorf("stream without fin: %v", err)
+			return 0, fmt.Errorf("stream without fin: %w", err)
 		}
 		data, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("data: "))
 		if !ok {

@@ -7,6 +7,19 @@ import (
 	"time"
 )
 
+// pace is how a comparison is measured: rounds of subject and limit in turn,
+// each for slice of process CPU time.
+type pace struct {
+	rounds int
+	slice  time.Duration
+}
+
+var (
+	computing = pace{20, 15 * time.Millisecond}
+	calling   = pace{20, 30 * time.Millisecond}
+	streaming = pace{60, 60 * time.Millisecond}
+)
+
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -15,41 +28,43 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func compare(b *testing.B, subject, limit func()) {
-	cost := func(f func(), n int) float64 {
-		before := cpuTime()
-		for range n {
-			f()
-		}
-		return float64(cpuTime()-before) / float64(n)
+// cost returns the CPU nanoseconds of one f, over n.
+func cost(f func(), n int) float64 {
+	before := cpuTime()
+	for range n {
+		f()
 	}
-	size := func(f func()) int {
-		n := 1
-		for {
-			before := cpuTime()
-			for range n {
-				f()
-			}
-			if d := cpuTime() - before; d > 15*time.Millisecond {
-				return n
-			}
-			n *= 2
+	return float64(cpuTime()-before) / float64(n)
+}
+
+// repeat returns how often f runs in slice.
+func repeat(f func(), slice time.Duration) int {
+	for n := 1; ; n *= 2 {
+		if total := cost(f, n) * float64(n); total >= float64(slice)/2 {
+			return max(1, int(float64(n)*float64(slice)/total))
 		}
 	}
-	ns, nl := size(subject), size(limit)
-	var ratios, cs, cl []float64
-	for range 20 {
-		a, c := cost(subject, ns), cost(limit, nl)
-		ratios, cs, cl = append(ratios, a/c), append(cs, a), append(cl, c)
+}
+
+// compare reports how fast subject is, with limit as 1: the median and the
+// quartiles of the rounds' ratios, beside the goal.
+func compare(b *testing.B, p pace, goal float64, subject, limit func()) {
+	b.Helper()
+	ns, nl := repeat(subject, p.slice), repeat(limit, p.slice)
+	var speed, ours, theirs []float64
+	for range p.rounds {
+		s, l := cost(subject, ns), cost(limit, nl)
+		speed, ours, theirs = append(speed, l/s), append(ours, s), append(theirs, l)
 	}
-	slices.Sort(ratios)
-	slices.Sort(cs)
-	slices.Sort(cl)
-	b.ReportMetric(ratios[10], "cost-ratio")
-	b.ReportMetric(1/ratios[10], "speed-ratio")
-	b.ReportMetric(ratios[5], "q1")
-	b.ReportMetric(ratios[15], "q3")
-	b.ReportMetric(cs[10], "subject-ns")
-	b.ReportMetric(cl[10], "limit-ns")
-	b.ReportMetric(0, "ns/op")
+	quantile := func(all []float64, q int) float64 {
+		slices.Sort(all)
+		return all[(len(all)-1)*q/4]
+	}
+	b.ReportMetric(0, "ns/op") // wall time of all rounds says nothing
+	b.ReportMetric(quantile(ours, 2), "ours-cpu-ns")
+	b.ReportMetric(quantile(theirs, 2), "limit-cpu-ns")
+	b.ReportMetric(quantile(speed, 1), "q1")
+	b.ReportMetric(quantile(speed, 2), "speed")
+	b.ReportMetric(quantile(speed, 3), "q3")
+	b.ReportMetric(goal, "goal")
 }

@@ -54,7 +54,7 @@ func (s *Server) ServeSession(w http.ResponseWriter, r *http.Request, source str
 	}
 	w.Header().Set("Content-Type", jsonContentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(reply)))
-	_, _ = w.Write(reply) // a peer that is gone cannot be told so
+	_, _ = w.Write(reply) //nolint:gosec // G705: JSON of ours; a peer that is gone cannot be told so
 }
 
 func (s *Server) handshake(r *http.Request, source string) ([]byte, error) {
@@ -88,9 +88,14 @@ func (s *Server) handshake(r *http.Request, source string) ([]byte, error) {
 	if err != nil {
 		return nil, handshakeFault(err)
 	}
-	s.sessions.add(&session{
-		id: sessionID(raw), agent: h.agent, source: source, expires: resp.answer.expires, keys: keys,
-	}, now)
+	fresh := &session{id: sessionID(raw), agent: h.agent, source: source, expires: resp.answer.expires, keys: keys}
+	s.sessions.add(fresh, now)
+	// An agent that was rotated while it signed is gone by now; its CloseAgent
+	// may have come before this session was there to be ended.
+	if _, err := s.config.Signer(r.Context(), h.agent); err != nil {
+		s.sessions.remove(func(x *session) bool { return x == fresh })
+		return nil, handshakeFault(err)
+	}
 	return reply, nil
 }
 

@@ -115,10 +115,16 @@ func (t *table) touch(s *session) {
 	}
 }
 
+// member returns the session at e; the lists hold nothing else.
+func member(e *list.Element) *session {
+	s, _ := e.Value.(*session)
+	return s
+}
+
 // insert keeps l in order of expiry; nearly always s goes last.
 func insert(l *list.List, s *session) {
 	at := l.Back()
-	for at != nil && at.Value.(*session).expires > s.expires { //nolint:errcheck // nothing else is in it
+	for at != nil && member(at).expires > s.expires {
 		at = at.Prev()
 	}
 	if at == nil {
@@ -131,7 +137,7 @@ func insert(l *list.List, s *session) {
 func (t *table) evictLocked(match func(*session) bool) {
 	for _, l := range []*list.List{&t.fresh, &t.used} {
 		for e := l.Front(); e != nil; e = e.Next() {
-			if s := e.Value.(*session); match(s) { //nolint:errcheck // nothing else is in it
+			if s := member(e); match(s) {
 				t.removeLocked(l, s)
 				return
 			}
@@ -156,14 +162,10 @@ func (t *table) removeLocked(l *list.List, s *session) {
 func (t *table) remove(match func(*session) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.removeMatchingLocked(match)
-}
-
-func (t *table) removeMatchingLocked(match func(*session) bool) {
 	for _, l := range []*list.List{&t.fresh, &t.used} {
 		for e := l.Front(); e != nil; {
 			next := e.Next()
-			if s := e.Value.(*session); match(s) { //nolint:errcheck // nothing else is in it
+			if s := member(e); match(s) {
 				t.removeLocked(l, s)
 			}
 			e = next
@@ -176,7 +178,7 @@ func (t *table) removeMatchingLocked(match func(*session) bool) {
 func (t *table) sweepLocked(now time.Time) {
 	for _, l := range []*list.List{&t.fresh, &t.used} {
 		for e := l.Front(); e != nil; e = l.Front() {
-			s := e.Value.(*session) //nolint:errcheck // nothing else is in it
+			s := member(e)
 			if s.expires > now.Unix() {
 				break
 			}

@@ -4,7 +4,7 @@ import "time"
 
 // What PROTOCOL.md fixes. Changing a value here breaks every existing peer.
 const (
-	version = 1
+	version = "1" // "v" of every message but frames
 
 	sessionPath = "/secure/session" // section 2
 	callPath    = "/secure/call"    // section 4

@@ -72,7 +72,7 @@ func parseEnvelopeAnyOrder(data, buf []byte) (envelope, error) {
 		}
 		return err
 	})
-	if err != nil || v != "1" || !hasCT || !hasSID || !hasSeq {
+	if err != nil || v != version || !hasCT || !hasSID || !hasSeq {
 		return envelope{}, ErrMalformed
 	}
 	var ok bool
