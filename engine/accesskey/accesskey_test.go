@@ -223,14 +223,17 @@ func TestChangesRuleTheNextRequest(t *testing.T) {
 		end  func(w *world, m Metadata) error
 		want error
 	}{
-		"revoked":          {func(w *world, m Metadata) error { return w.Revoke(context.Background(), m.ID) }, fault.AccessRevoked},
-		"deleted":          {func(w *world, m Metadata) error { return w.Delete(context.Background(), m.ID) }, fault.AccessRevoked},
-		"audience revoked": {func(w *world, m Metadata) error { _, err := w.RevokeAudience(context.Background(), m.Audience); return err }, fault.AccessRevoked},
-		"issuer revoked":   {func(w *world, m Metadata) error { return w.RevokeIssuer(context.Background(), m.Issuer) }, fault.AccessRevoked},
-		"refused by time":  {func(w *world, _ Metadata) error { return w.RefuseBefore(context.Background(), w.clock.Now().Add(1e9)) }, fault.AccessRevoked},
-		"forgotten":        {func(w *world, _ Metadata) error { return w.Forget(context.Background()) }, fault.AccessRevoked},
-		"agent gone":       {func(w *world, _ Metadata) error { w.SetAudiences(w.master.Address(), nil); return nil }, fault.AudienceMismatch},
-		"expired":          {func(w *world, _ Metadata) error { w.clock.unix.Add(90 * day); return nil }, fault.AccessExpired},
+		"revoked": {func(w *world, m Metadata) error { return w.Revoke(context.Background(), m.ID) }, fault.AccessRevoked},
+		"deleted": {func(w *world, m Metadata) error { return w.Delete(context.Background(), m.ID) }, fault.AccessRevoked},
+		"audience revoked": {func(w *world, m Metadata) error {
+			_, err := w.RevokeAudience(context.Background(), m.Audience)
+			return err
+		}, fault.AccessRevoked},
+		"issuer revoked":  {func(w *world, m Metadata) error { return w.RevokeIssuer(context.Background(), m.Issuer) }, fault.AccessRevoked},
+		"refused by time": {func(w *world, _ Metadata) error { return w.RefuseBefore(context.Background(), w.clock.Now().Add(1e9)) }, fault.AccessRevoked},
+		"forgotten":       {func(w *world, _ Metadata) error { return w.Forget(context.Background()) }, fault.AccessRevoked},
+		"agent gone":      {func(w *world, _ Metadata) error { w.SetAudiences(w.master.Address(), nil); return nil }, fault.AudienceMismatch},
+		"expired":         {func(w *world, _ Metadata) error { w.clock.unix.Add(90 * day); return nil }, fault.AccessExpired},
 	}
 	for name, c := range ends {
 		t.Run(name, func(t *testing.T) {

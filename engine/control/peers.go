@@ -118,6 +118,9 @@ func (s *Server) run(ctx context.Context, in Run, emit func(RunEvent) error) err
 	return relay(bufio.NewReader(resp.Body), emit)
 }
 
+// errUnfinished stands for an answer that ended without its [DONE].
+var errUnfinished = errors.New("the answer broke off before its end; run it again")
+
 // runLocal runs an agent of this host for its owner.
 func (s *Server) runLocal(ctx context.Context, agent string, body []byte, emit func(RunEvent) error) error {
 	a, err := s.find(agent)
@@ -133,34 +136,49 @@ func (s *Server) runLocal(ctx context.Context, agent string, body []byte, emit f
 		return err
 	}
 	return run.Stream(a, req, func(event []byte, _ bool) error {
-		return relay(bufio.NewReader(bytes.NewReader(event)), emit)
+		data, ok := eventData(event)
+		switch {
+		case !ok:
+			return nil
+		case string(data) == "[DONE]":
+			return emit(RunEvent{Done: true})
+		}
+		return emitEvent(data, emit)
 	})
 }
 
-// relay turns completion events into ours. It returns at [DONE] or the end of
-// what it was given.
+// eventData is what one line of an event stream carries.
+func eventData(line []byte) ([]byte, bool) {
+	return bytes.CutPrefix(bytes.TrimSpace(line), []byte("data: "))
+}
+
+// relay turns a peer's completion events into ours. Done is said only when the
+// stream itself has ended well: [DONE] may arrive from a channel whose last
+// frame never does.
 func relay(r *bufio.Reader, emit func(RunEvent) error) error {
-	for {
+	for done := false; ; {
 		line, err := r.ReadBytes('\n')
-		data, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("data: "))
-		if ok {
+		data, ok := eventData(line)
+		switch {
+		case ok && string(data) == "[DONE]":
+			done = true
+		case ok && !done:
 			if err := emitEvent(data, emit); err != nil {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF) && done:
+			return emit(RunEvent{Done: true})
+		case errors.Is(err, io.EOF):
+			return errUnfinished
+		case err != nil:
 			return err
 		}
 	}
 }
 
 func emitEvent(data []byte, emit func(RunEvent) error) error {
-	if string(data) == "[DONE]" {
-		return emit(RunEvent{Done: true})
-	}
 	var c struct {
 		Choices []struct {
 			Delta struct {

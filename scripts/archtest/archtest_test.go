@@ -95,7 +95,7 @@ func TestImportDirections(t *testing.T) {
 // TestPolicyCanFail plants broken imports and expects each to be reported.
 func TestPolicyCanFail(t *testing.T) {
 	t.Parallel()
-	rules, err := parsePolicy("*: engine/secret\nengine/secret:\nengine/a: engine/b\nengine/b:\napp/...: engine/... app/...\n")
+	rules, err := parsePolicy("*: engine/secret\nengine/secret:\nengine/a: engine/b\nengine/b:\ntests engine/...: engine/...\napp/...: engine/... app/...\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +114,7 @@ func TestPolicyCanFail(t *testing.T) {
 	}
 	good := []listed{
 		{ImportPath: "osaurus/engine/a", Imports: []string{"osaurus/engine/b", "osaurus/engine/secret", "fmt"}},
+		{ImportPath: "osaurus/engine/b", XTestImports: []string{"osaurus/engine/a"}},
 		{ImportPath: "osaurus/app/cli", Imports: []string{"osaurus/engine/a"}},
 	}
 	if got := rules.violations(good); len(got) != 0 {

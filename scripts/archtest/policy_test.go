@@ -21,10 +21,11 @@ var cgoAllowed = []string{"bridge/...", "engine/storage/cipher"}
 
 type policy struct {
 	allowed map[string][]string // pattern -> patterns it may import
+	tests   map[string][]string // the same, for test files only
 }
 
 func parsePolicy(text string) (policy, error) {
-	p := policy{allowed: map[string][]string{}}
+	p := policy{allowed: map[string][]string{}, tests: map[string][]string{}}
 	for i, line := range strings.Split(text, "\n") {
 		line, _, _ = strings.Cut(line, "#")
 		if strings.TrimSpace(line) == "" {
@@ -34,8 +35,12 @@ func parsePolicy(text string) (policy, error) {
 		if !ok {
 			return policy{}, fmt.Errorf("policy.txt:%d: want \"packages: imports\"", i+1)
 		}
+		into := p.allowed
+		if rest, ok := strings.CutPrefix(from, "tests "); ok {
+			into, from = p.tests, rest
+		}
 		for _, f := range strings.Fields(from) {
-			p.allowed[f] = append(p.allowed[f], strings.Fields(to)...)
+			into[f] = append(into[f], strings.Fields(to)...)
 		}
 	}
 	return p, nil
@@ -69,11 +74,20 @@ func (p policy) violations(all []listed) []string {
 		}
 		// A package's own test package and test helpers below it are its own.
 		own := func(imp string) bool { return imp == name || strings.HasPrefix(imp, name+"/") }
-		for _, imp := range slices.Concat(pkg.Imports, pkg.TestImports, pkg.XTestImports) {
-			if problem := importProblem(name, imp, may, own); problem != "" {
-				found = append(found, problem)
+		check := func(imports []string, may []string) {
+			for _, imp := range imports {
+				if problem := importProblem(name, imp, may, own); problem != "" {
+					found = append(found, problem)
+				}
 			}
 		}
+		check(pkg.Imports, may)
+		for from, to := range p.tests {
+			if matches(from, name) {
+				may = append(may, to...)
+			}
+		}
+		check(slices.Concat(pkg.TestImports, pkg.XTestImports), may)
 	}
 	slices.Sort(found)
 	return slices.Compact(found)

@@ -27,8 +27,8 @@ func installPackages(t *tally) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	apt, err := exec.LookPath("apt-get")
-	if err != nil || os.Geteuid() != 0 {
+	apt, lookErr := exec.LookPath("apt-get")
+	if lookErr != nil || os.Geteuid() != 0 {
 		t.skip("cannot install " + strings.Join(missing, ", ") + ": needs Debian and root")
 		return nil
 	}

@@ -1,0 +1,445 @@
+// Command demo shows the main job between two hosts on this machine: pair with
+// the owner's approval, run an agent over the encrypted channel with a recorder
+// in between, and see every attack refused.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"osaurus/engine/address"
+)
+
+const (
+	prompt   = "please repeat this pumpernickel sentence"
+	deadline = 90 * time.Second
+)
+
+func main() {
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "demo failed:", err)
+		os.Exit(1)
+	}
+	fmt.Println("\nEvery step did what it should.")
+}
+
+// demo is the stage: two homes, one binary.
+type demo struct {
+	ctx      context.Context
+	dir, bin string
+	step     int
+}
+
+func run(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp("", "osaurus-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	d := &demo{ctx: ctx, dir: dir, bin: filepath.Join(dir, "osaurus")}
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", d.bin, "./app/osaurus").CombinedOutput(); err != nil {
+		return fmt.Errorf("building: %w\n%s", err, out)
+	}
+	host, stop, err := d.serve()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	wire, err := newRecorder(ctx, host.addr)
+	if err != nil {
+		return err
+	}
+	defer wire.close()
+	if err := d.pair(host, wire); err != nil {
+		return err
+	}
+	if err := d.talk(wire); err != nil {
+		return err
+	}
+	return d.attack(host, wire)
+}
+
+func (d *demo) say(format string, args ...any) {
+	d.step++
+	fmt.Printf("\n%d. %s\n", d.step, fmt.Sprintf(format, args...))
+}
+
+// osaurus runs one command of one home and returns what it printed.
+func (d *demo) osaurus(home string, args ...string) (string, error) {
+	cmd := exec.CommandContext(d.ctx, d.bin, append([]string{"--home", filepath.Join(d.dir, home), "--quiet"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("osaurus %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// hosted is a running host.
+type hosted struct {
+	addr  string // host:port
+	agent struct {
+		ID      string          `json:"id"`
+		Address address.Address `json:"address"`
+	}
+}
+
+func (d *demo) serve() (hosted, func(), error) {
+	var h hosted
+	cmd := exec.CommandContext(d.ctx, d.bin, "--home", filepath.Join(d.dir, "alice"), "--json", "serve", "--port", "0")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return h, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return h, nil, err
+	}
+	stop := func() {
+		_ = cmd.Process.Signal(os.Interrupt) // it may be gone already
+		_ = cmd.Wait()
+	}
+	var started struct{ URL string }
+	if err := json.NewDecoder(bufio.NewReader(out)).Decode(&started); err != nil {
+		stop()
+		return h, nil, fmt.Errorf("the host did not start: %w", err)
+	}
+	h.addr = strings.TrimPrefix(started.URL, "http://")
+	d.say("Alice's host serves at %s; Bob has a home of his own.", started.URL)
+	list, err := d.osaurus("alice", "agents", "list", "--json")
+	if err != nil {
+		stop()
+		return h, nil, err
+	}
+	var agents []json.RawMessage
+	if err := json.Unmarshal([]byte(list), &agents); err != nil || len(agents) < 2 {
+		stop()
+		return h, nil, fmt.Errorf("no agent to pair with: %w", err)
+	}
+	fmt.Println("   agents are found by address here: nothing is announced on a network")
+	return h, stop, json.Unmarshal(agents[1], &h.agent)
+}
+
+func (d *demo) pair(h hosted, wire *recorder) error {
+	if _, err := d.osaurus("bob", "identity", "create"); err != nil {
+		return err
+	}
+	d.say("Bob asks for Alice's agent %s; she is shown the request and allows it.", h.agent.Address.Short())
+	watch := exec.CommandContext(d.ctx, d.bin, "--home", filepath.Join(d.dir, "alice"), "approvals", "watch", "--json")
+	lines, err := watch.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := watch.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = watch.Process.Signal(os.Interrupt) // it may be gone already
+		_ = watch.Wait()
+	}()
+	events := json.NewDecoder(bufio.NewReader(lines))
+	if err := events.Decode(&struct{}{}); err != nil {
+		return fmt.Errorf("the approver did not attach: %w", err)
+	}
+	approved := make(chan error, 1)
+	go func() { approved <- d.approve(events) }()
+	target := fmt.Sprintf("http://%s/%s@%s", wire.addr, h.agent.ID, h.agent.Address)
+	if out, err := d.osaurus("bob", "pair", target, "--name", "assistant"); err != nil {
+		return err
+	} else if err := <-approved; err != nil {
+		return err
+	} else {
+		fmt.Println("   " + out)
+	}
+	return nil
+}
+
+// approve answers the first request that shows.
+func (d *demo) approve(events *json.Decoder) error {
+	for {
+		var e struct {
+			Current *struct{ ID, Connector, Source, AgentName string }
+		}
+		if err := events.Decode(&e); err != nil {
+			return err
+		}
+		if e.Current == nil {
+			continue
+		}
+		fmt.Printf("   asked: %s from %s wants %s\n", e.Current.Connector, e.Current.Source, e.Current.AgentName)
+		_, err := d.osaurus("alice", "approvals", "approve", e.Current.ID)
+		return err
+	}
+}
+
+func (d *demo) talk(wire *recorder) error {
+	d.say("Bob runs the agent through the channel; the answer streams.")
+	out, err := d.osaurus("bob", "run", "assistant", prompt, "--model", "echo")
+	if err != nil {
+		return err
+	}
+	fmt.Println("   " + out)
+	if !strings.Contains(out, prompt) {
+		return errors.New("the answer is not the echo of the prompt")
+	}
+	d.say("A recorder sat in between. What could it read?")
+	seen := wire.bytes()
+	for _, secret := range []string{prompt, "pumpernickel", "osk-v1.", "Bearer", "chat.completion", "\"messages\""} {
+		if bytes.Contains(seen, []byte(secret)) {
+			return fmt.Errorf("the recorder read %q", secret)
+		}
+	}
+	if !bytes.Contains(seen, []byte("/secure/call")) {
+		return errors.New("the recorder saw no call: it was not in between")
+	}
+	fmt.Printf("   %d bytes: no prompt, no answer, no key\n", len(seen))
+	return nil
+}
+
+func (d *demo) attack(h hosted, wire *recorder) error {
+	d.say("Attacks, each refused:")
+	steps := []struct {
+		name string
+		try  func() error
+	}{
+		{"replayed envelope → 409", func() error { return d.replay(h, wire) }},
+		{"answer cut off → the caller is told", func() error { return d.truncate(wire) }},
+		{"run in clear from a proxy → 401 without a key", func() error { return d.plain(h) }},
+		{"another address pinned → refused before a word is said", func() error { return d.wrongPin(h) }},
+		{"revoked key → refused", func() error { return d.revoked() }},
+	}
+	for _, s := range steps {
+		if err := s.try(); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		fmt.Println("   ok  " + s.name)
+	}
+	if out, err := d.osaurus("alice", "log", "verify"); err != nil {
+		return err
+	} else {
+		d.say("Alice's security log: %s", out)
+	}
+	return nil
+}
+
+// replay sends the last recorded call once more.
+func (d *demo) replay(h hosted, wire *recorder) error {
+	body := wire.lastCall()
+	if body == nil {
+		return errors.New("no call was recorded")
+	}
+	status, text, err := d.post("http://"+h.addr+"/secure/call", body)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusConflict || !strings.Contains(text, "secure_replay") {
+		return fmt.Errorf("got %d %s", status, text)
+	}
+	return nil
+}
+
+func (d *demo) post(url string, body []byte, headers ...string) (int, string, error) {
+	req, err := http.NewRequestWithContext(d.ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read
+	raw, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(raw), err
+}
+
+func (d *demo) truncate(wire *recorder) error {
+	wire.cutStreams(true)
+	defer wire.cutStreams(false)
+	out, err := d.osaurus("bob", "run", "assistant", prompt, "--model", "echo")
+	if err == nil {
+		return fmt.Errorf("a cut answer passed as whole: %q", out)
+	}
+	return nil
+}
+
+func (d *demo) plain(h hosted) error {
+	status, text, err := d.post("http://"+h.addr+"/agents/"+h.agent.ID+"/run", []byte(`{"messages":[{"role":"user","content":"x"}]}`), "X-Forwarded-For", "203.0.113.9")
+	if err != nil {
+		return err
+	}
+	if status != http.StatusUnauthorized {
+		return fmt.Errorf("got %d %s", status, text)
+	}
+	key, err := d.osaurus("alice", "keys", "create", "--label", "demo", "--expires", "30d")
+	if err != nil {
+		return err
+	}
+	status, text, err = d.post("http://"+h.addr+"/agents/"+h.agent.ID+"/run", []byte(`{"messages":[{"role":"user","content":"x"}]}`), "X-Osaurus-Relay-Origin", "1", "Authorization", "Bearer "+key)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusUpgradeRequired || !strings.Contains(text, "secure_channel_required") {
+		return fmt.Errorf("with a key from elsewhere: got %d %s", status, text)
+	}
+	return nil
+}
+
+func (d *demo) wrongPin(h hosted) error {
+	_, err := d.osaurus("bob", "pair", fmt.Sprintf("http://%s/%s@0x70997970C51812dc3A010C7d01b50e0d17dc79C8", h.addr, h.agent.ID))
+	if err == nil {
+		return errors.New("paired with an address that is not the agent's")
+	}
+	return nil
+}
+
+func (d *demo) revoked() error {
+	list, err := d.osaurus("alice", "keys", "list", "--json")
+	if err != nil {
+		return err
+	}
+	var keys []struct{ ID, Label string }
+	if err := json.Unmarshal([]byte(list), &keys); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if _, err := d.osaurus("alice", "keys", "revoke", k.ID, "--yes"); err != nil {
+			return err
+		}
+	}
+	_, err = d.osaurus("bob", "run", "assistant", prompt, "--model", "echo")
+	if err == nil {
+		return errors.New("a revoked key still runs")
+	}
+	if !strings.Contains(err.Error(), "revoked") {
+		return err
+	}
+	return nil
+}
+
+// recorder is a TCP proxy that keeps what crosses it.
+type recorder struct {
+	addr     string
+	listener net.Listener
+	group    sync.WaitGroup
+
+	mu   sync.Mutex
+	seen bytes.Buffer
+	sent bytes.Buffer // the caller's half only
+	cut  bool
+}
+
+func newRecorder(ctx context.Context, to string) (*recorder, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &recorder{addr: l.Addr().String(), listener: l}
+	r.group.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.group.Go(func() { r.carry(ctx, c, to) })
+		}
+	})
+	return r, nil
+}
+
+func (r *recorder) close() {
+	_ = r.listener.Close() // nothing to save
+	r.group.Wait()
+}
+
+func (r *recorder) carry(ctx context.Context, near net.Conn, to string) {
+	defer func() { _ = near.Close() }()
+	far, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
+	if err != nil {
+		return
+	}
+	defer func() { _ = far.Close() }()
+	var both sync.WaitGroup
+	both.Go(func() {
+		_, _ = io.Copy(io.MultiWriter(far, keeper{r, true}), near)
+		_ = far.(*net.TCPConn).CloseWrite()
+	})
+	_, _ = io.Copy(io.MultiWriter(cutter{near, r}, keeper{r, false}), far)
+	_ = near.Close()
+	both.Wait()
+}
+
+type keeper struct {
+	r      *recorder
+	caller bool
+}
+
+func (k keeper) Write(p []byte) (int, error) {
+	k.r.mu.Lock()
+	defer k.r.mu.Unlock()
+	if k.caller {
+		k.r.sent.Write(p)
+	}
+	return k.r.seen.Write(p)
+}
+
+// cutter drops the end of a stream: everything from the last frame on.
+type cutter struct {
+	net.Conn
+	r *recorder
+}
+
+func (c cutter) Write(p []byte) (int, error) {
+	c.r.mu.Lock()
+	cut := c.r.cut
+	c.r.mu.Unlock()
+	if i := bytes.Index(p, []byte(`"fin":true`)); cut && i >= 0 && bytes.Contains(p, []byte("data: ")) {
+		_, _ = c.Conn.Write(p[:bytes.LastIndex(p[:i], []byte("data: "))])
+		return 0, errors.Join(io.ErrClosedPipe, c.Close())
+	}
+	return c.Conn.Write(p)
+}
+
+func (r *recorder) cutStreams(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = on
+}
+
+func (r *recorder) bytes() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.seen.Bytes())
+}
+
+// lastCall finds the body of the last sealed call the caller sent.
+func (r *recorder) lastCall() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := bytes.LastIndex(r.sent.Bytes(), []byte("POST /secure/call"))
+	if i < 0 {
+		return nil
+	}
+	_, body, ok := bytes.Cut(r.sent.Bytes()[i:], []byte("\r\n\r\n"))
+	if !ok {
+		return nil
+	}
+	return bytes.Clone(body)
+}
