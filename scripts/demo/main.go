@@ -11,13 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"osaurus/engine/address"
@@ -26,12 +24,25 @@ import (
 const (
 	prompt   = "please repeat this pumpernickel sentence"
 	deadline = 90 * time.Second
+
+	lookRounds = 5 // a host says nothing while it probes for its name
 )
 
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	if err := run(ctx); err != nil {
+	inside := len(os.Args) == 2 && os.Args[1] == insideFlag
+	if !inside {
+		entered, err := enterNetwork(ctx)
+		switch {
+		case entered && err != nil:
+			os.Exit(1) // the demo inside said why
+		case entered:
+			return
+		}
+		fmt.Println("Agents are found by address here:", err)
+	}
+	if err := run(ctx, inside); err != nil {
 		fmt.Fprintln(os.Stderr, "demo failed:", err)
 		os.Exit(1)
 	}
@@ -42,24 +53,34 @@ func main() {
 type demo struct {
 	ctx      context.Context
 	dir, bin string
+	announce bool // the network is ours alone: mDNS may be heard on it
 	step     int
 }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context, announce bool) (err error) {
 	dir, err := os.MkdirTemp("", "osaurus-demo-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &demo{ctx: ctx, dir: dir, bin: filepath.Join(dir, "osaurus")}
+	d := &demo{ctx: ctx, dir: dir, bin: filepath.Join(dir, "osaurus"), announce: announce}
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", d.bin, "./app/osaurus").CombinedOutput(); err != nil {
 		return fmt.Errorf("building: %w\n%s", err, out)
 	}
-	host, stop, err := d.serve()
+	host, stopAlice, err := d.serve("alice", announce)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer stopAlice()
+	bob, stopBob, err := d.serve("bob", false)
+	if err != nil {
+		return err
+	}
+	defer stopBob()
+	d.say("Alice's host serves at %s, Bob's at %s, each in a home of its own.", host.addr, bob.addr)
+	if err := d.find(&host); err != nil {
+		return err
+	}
 	wire, err := newRecorder(ctx, host.addr)
 	if err != nil {
 		return err
@@ -91,18 +112,28 @@ func (d *demo) osaurus(home string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// hosted is a running host.
+// hosted is a running host and the agent of it that others may ask for.
 type hosted struct {
 	addr  string // host:port
-	agent struct {
-		ID      string          `json:"id"`
-		Address address.Address `json:"address"`
-	}
+	agent agent
 }
 
-func (d *demo) serve() (hosted, func(), error) {
+// agent is what "agents list --json" and "discover --json" tell of one.
+type agent struct {
+	ID      string          `json:"id"`
+	AgentID string          `json:"agent_id"`
+	Name    string          `json:"name"`
+	Address address.Address `json:"address"`
+}
+
+func (d *demo) serve(home string, expose bool) (hosted, func(), error) {
 	var h hosted
-	cmd := exec.CommandContext(d.ctx, d.bin, "--home", filepath.Join(d.dir, "alice"), "--json", "serve", "--port", "0")
+	if expose {
+		if _, err := d.osaurus(home, "settings", "set", "expose=true"); err != nil {
+			return h, nil, err
+		}
+	}
+	cmd := exec.CommandContext(d.ctx, d.bin, "--home", filepath.Join(d.dir, home), "--json", "serve", "--port", "0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return h, nil, err
@@ -117,28 +148,50 @@ func (d *demo) serve() (hosted, func(), error) {
 	var started struct{ URL string }
 	if err := json.NewDecoder(bufio.NewReader(out)).Decode(&started); err != nil {
 		stop()
-		return h, nil, fmt.Errorf("the host did not start: %w", err)
+		return h, nil, fmt.Errorf("%s's host did not start: %w", home, err)
 	}
 	h.addr = strings.TrimPrefix(started.URL, "http://")
-	d.say("Alice's host serves at %s; Bob has a home of his own.", started.URL)
-	list, err := d.osaurus("alice", "agents", "list", "--json")
-	if err != nil {
-		stop()
-		return h, nil, err
+	return h, stop, nil
+}
+
+// find learns of Alice's agent: over mDNS where the network is ours alone.
+func (d *demo) find(h *hosted) error {
+	if !d.announce {
+		d.say("Bob learns the address of Alice's agent from her: nothing is announced on this network.")
+		list, err := d.osaurus("alice", "agents", "list", "--json")
+		if err != nil {
+			return err
+		}
+		var agents []agent
+		if err := json.Unmarshal([]byte(list), &agents); err != nil || len(agents) < 2 {
+			return fmt.Errorf("no agent to pair with: %w", err)
+		}
+		h.agent = agents[1]
+		return nil
 	}
-	var agents []json.RawMessage
-	if err := json.Unmarshal([]byte(list), &agents); err != nil || len(agents) < 2 {
-		stop()
-		return h, nil, fmt.Errorf("no agent to pair with: %w", err)
+	d.say("Bob looks around: mDNS, in a network of the demo's own.")
+	var first struct {
+		Instance agent `json:"instance"`
 	}
-	fmt.Println("   agents are found by address here: nothing is announced on a network")
-	return h, stop, json.Unmarshal(agents[1], &h.agent)
+	for range lookRounds {
+		found, err := d.osaurus("bob", "discover", "--json", "--wait", "3s")
+		if err != nil {
+			return err
+		}
+		if json.NewDecoder(strings.NewReader(found)).Decode(&first) == nil {
+			break
+		}
+	}
+	if first.Instance.AgentID == "" {
+		return errors.New("nothing was found")
+	}
+	h.agent = first.Instance
+	h.agent.ID = first.Instance.AgentID
+	fmt.Printf("   found: %s  %s\n", h.agent.Name, h.agent.Address)
+	return nil
 }
 
 func (d *demo) pair(h hosted, wire *recorder) error {
-	if _, err := d.osaurus("bob", "identity", "create"); err != nil {
-		return err
-	}
 	d.say("Bob asks for Alice's agent %s; she is shown the request and allows it.", h.agent.Address.Short())
 	watch := exec.CommandContext(d.ctx, d.bin, "--home", filepath.Join(d.dir, "alice"), "approvals", "watch", "--json")
 	lines, err := watch.StdoutPipe()
@@ -332,114 +385,4 @@ func (d *demo) revoked() error {
 		return err
 	}
 	return nil
-}
-
-// recorder is a TCP proxy that keeps what crosses it.
-type recorder struct {
-	addr     string
-	listener net.Listener
-	group    sync.WaitGroup
-
-	mu   sync.Mutex
-	seen bytes.Buffer
-	sent bytes.Buffer // the caller's half only
-	cut  bool
-}
-
-func newRecorder(ctx context.Context, to string) (*recorder, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	r := &recorder{addr: l.Addr().String(), listener: l}
-	r.group.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			r.group.Go(func() { r.carry(ctx, c, to) })
-		}
-	})
-	return r, nil
-}
-
-func (r *recorder) close() {
-	_ = r.listener.Close() // nothing to save
-	r.group.Wait()
-}
-
-func (r *recorder) carry(ctx context.Context, near net.Conn, to string) {
-	defer func() { _ = near.Close() }()
-	far, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
-	if err != nil {
-		return
-	}
-	defer func() { _ = far.Close() }()
-	var both sync.WaitGroup
-	both.Go(func() {
-		_, _ = io.Copy(io.MultiWriter(far, keeper{r, true}), near)
-		_ = far.(*net.TCPConn).CloseWrite()
-	})
-	_, _ = io.Copy(io.MultiWriter(cutter{near, r}, keeper{r, false}), far)
-	_ = near.Close()
-	both.Wait()
-}
-
-type keeper struct {
-	r      *recorder
-	caller bool
-}
-
-func (k keeper) Write(p []byte) (int, error) {
-	k.r.mu.Lock()
-	defer k.r.mu.Unlock()
-	if k.caller {
-		k.r.sent.Write(p)
-	}
-	return k.r.seen.Write(p)
-}
-
-// cutter drops the end of a stream: everything from the last frame on.
-type cutter struct {
-	net.Conn
-	r *recorder
-}
-
-func (c cutter) Write(p []byte) (int, error) {
-	c.r.mu.Lock()
-	cut := c.r.cut
-	c.r.mu.Unlock()
-	if i := bytes.Index(p, []byte(`"fin":true`)); cut && i >= 0 && bytes.Contains(p, []byte("data: ")) {
-		_, _ = c.Conn.Write(p[:bytes.LastIndex(p[:i], []byte("data: "))])
-		return 0, errors.Join(io.ErrClosedPipe, c.Close())
-	}
-	return c.Conn.Write(p)
-}
-
-func (r *recorder) cutStreams(on bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cut = on
-}
-
-func (r *recorder) bytes() []byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return bytes.Clone(r.seen.Bytes())
-}
-
-// lastCall finds the body of the last sealed call the caller sent.
-func (r *recorder) lastCall() []byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	i := bytes.LastIndex(r.sent.Bytes(), []byte("POST /secure/call"))
-	if i < 0 {
-		return nil
-	}
-	_, body, ok := bytes.Cut(r.sent.Bytes()[i:], []byte("\r\n\r\n"))
-	if !ok {
-		return nil
-	}
-	return bytes.Clone(body)
 }
