@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -259,5 +260,39 @@ func TestModuleFile(t *testing.T) {
 	}
 	if bytes.Contains(mod, []byte("replace ")) {
 		t.Error("go.mod replaces a module")
+	}
+}
+
+var namedTests = regexp.MustCompile("`([a-z/]+)` ((?:Test[A-Za-z0-9]+(?:, )?)+)")
+
+// TestSecurityNamesItsTests keeps every test that SECURITY.md leans on.
+func TestSecurityNamesItsTests(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(root(t), "SECURITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := namedTests.FindAllStringSubmatch(string(text), -1)
+	if len(found) == 0 {
+		t.Fatal("SECURITY.md names no test")
+	}
+	for _, m := range found {
+		files, err := filepath.Glob(filepath.Join(root(t), m[1], "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var source []byte
+		for _, f := range files {
+			part, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source = append(source, part...)
+		}
+		for name := range strings.SplitSeq(strings.TrimSuffix(m[2], ", "), ", ") {
+			if !bytes.Contains(source, []byte("\nfunc "+name+"(")) {
+				t.Errorf("SECURITY.md names %s of %s, which is not there", name, m[1])
+			}
+		}
 	}
 }
