@@ -30,8 +30,11 @@ func (e *Engine) Listen(ctx context.Context) ([]net.Listener, error) {
 	if err != nil {
 		return nil, portError(err, s.Port)
 	}
-	port := v4.Addr().(*net.TCPAddr).Port
-	v6, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port)))
+	_, port, err := net.SplitHostPort(v4.Addr().String())
+	if err != nil {
+		return nil, errors.Join(err, v4.Close())
+	}
+	v6, err := lc.Listen(ctx, "tcp6", net.JoinHostPort("::1", port))
 	if err != nil {
 		// Machines without IPv6 serve on IPv4 alone.
 		return []net.Listener{v4}, nil //nolint:nilerr // see above

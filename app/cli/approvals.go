@@ -61,11 +61,11 @@ func (a *app) approvalCommands(root *cobra.Command) {
 }
 
 func endOfWatch(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err == nil {
-		return control.ErrNoHost
+	switch {
+	case ctx.Err() != nil: // asked to stop
+		err = nil
+	case err == nil:
+		err = control.ErrNoHost
 	}
 	return err
 }

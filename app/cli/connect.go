@@ -90,7 +90,7 @@ func (a *app) open(ctx context.Context) (*engine.Engine, error) {
 
 // credentialName is the systemd credential with the passphrase (systemd.exec(5),
 // LoadCredential).
-const credentialName = "osaurus-passphrase"
+const credentialName = "osaurus-passphrase" //nolint:gosec // a name, no credential
 
 // givenPassphrase reads it from a descriptor or a systemd credential; zero
 // when neither was given.

@@ -76,15 +76,15 @@ func (a *app) identityCreate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if a.mayShowSecrets() != nil {
-			a.out("%s", n.Address)
-			a.say("Created. See its recovery phrase once, at a terminal:\n  osaurus identity phrase")
-			return nil
-		}
-		if !a.json {
+		shown := a.mayShowSecrets() == nil
+		if !a.json || !shown {
 			a.out("%s", n.Address)
 		}
-		return a.secretOut(n)
+		if shown {
+			return a.secretOut(n)
+		}
+		a.say("Created. See its recovery phrase once, at a terminal:\n  osaurus identity phrase")
+		return nil
 	})
 }
 

@@ -38,7 +38,6 @@ type world struct {
 	master identity.MasterKey
 	agent  identity.AgentKey
 	path   string
-	events []string
 }
 
 // faultyVault fails, or pretends the process died, at a chosen write.

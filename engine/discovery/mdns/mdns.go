@@ -166,7 +166,7 @@ func (m *MDNS) Browse(ctx context.Context, f func(discovery.Event)) error {
 	}
 	err := dnssd.LookupType(ctx, discovery.ServiceType+"."+discovery.Domain, event(false), event(true))
 	if ctx.Err() != nil {
-		return nil
+		err = nil // asked to stop
 	}
 	return err
 }
