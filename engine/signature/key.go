@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
-	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 
 	"osaurus/engine/address"
 	"osaurus/engine/secret"
@@ -48,16 +47,14 @@ func (k Key) IsZero() bool { return k.scalar.IsZero() }
 // Destroy overwrites the private half.
 func (k Key) Destroy() { k.scalar.Destroy() }
 
-// Sign signs a domain-separated digest. It panics on a zero key or digest.
+// Sign signs a domain-separated digest, without letting its time depend on the
+// nonce: see signBlinded. It panics on a zero key or digest.
 func (k Key) Sign(d Digest) Signature {
 	if k.IsZero() || d.domain == invalidDomain {
 		panic("signature: signing with a zero key or digest")
 	}
-	priv := secp256k1.PrivKeyFromBytes(k.scalar.Expose())
-	defer priv.Zero()
-	compact := ecdsa.SignCompact(priv, d.sum[:], false)
-	var sig Signature
-	copy(sig[:64], compact[1:])
-	sig[64] = compact[0]
-	return sig
+	var scalar secp256k1.ModNScalar
+	defer scalar.Zero()
+	scalar.SetByteSlice(k.scalar.Expose())
+	return signBlinded(&scalar, &d.sum)
 }
