@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"maps"
 	"sync"
 
 	"osaurus/engine/atomicfile"
@@ -56,7 +56,7 @@ func OpenFile(path string, passphrase secret.Bytes, o FileOptions) (*File, error
 		o.Write = atomicfile.Write
 	}
 	f := &File{path: path, o: o, items: items{}}
-	raw, err := readRegular(path)
+	raw, err := readOurs(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, f.create(passphrase)
 	}
@@ -69,32 +69,35 @@ func OpenFile(path string, passphrase secret.Bytes, o FileOptions) (*File, error
 	return f, nil
 }
 
-// readRegular reads a file of ours without following a link. A mode wider
+// readOurs reads a regular file of ours without following a link. A mode wider
 // than 0600 is narrowed, since the content is ours and still secret.
-func readRegular(path string) ([]byte, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
+func readOurs(path string) (raw []byte, err error) {
+	denied := func(err error) error { return fault.New(fault.KeystoreDenied, err) }
+	file, err := openNoFollow(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, err
+	case err != nil:
+		return nil, denied(err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fault.New(fault.KeystoreDenied, fmt.Errorf("%s is not a regular file", path))
-	}
-	if !ownedByUs(info) {
-		return nil, fault.New(fault.KeystoreDenied, fmt.Errorf("%s belongs to another user", path))
-	}
-	if info.Size() > MaxFileSize {
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, denied(err)
+	case !info.Mode().IsRegular():
+		return nil, denied(fmt.Errorf("%s is not a regular file", path))
+	case !ownedByUs(info):
+		return nil, denied(fmt.Errorf("%s belongs to another user", path))
+	case info.Size() > MaxFileSize:
 		return nil, fault.New(fault.KeystoreCorrupt, fmt.Errorf("%s is larger than %d bytes", path, MaxFileSize))
 	}
 	if info.Mode().Perm()&^atomicfile.Mode != 0 {
-		if err := os.Chmod(path, atomicfile.Mode); err != nil {
-			return nil, fault.New(fault.KeystoreDenied, err)
+		if err := file.Chmod(atomicfile.Mode); err != nil {
+			return nil, denied(err)
 		}
 	}
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fault.New(fault.KeystoreLocked, err)
-	}
-	return raw, nil
+	return io.ReadAll(io.LimitReader(file, MaxFileSize+1))
 }
 
 func (f *File) create(passphrase secret.Bytes) error {
@@ -162,49 +165,46 @@ func (f *File) Get(_ context.Context, service, account string) (secret.Bytes, er
 
 // Put implements Store.
 func (f *File) Put(_ context.Context, service, account string, value secret.Bytes) error {
-	return f.change(service, func(accounts map[string]secret.Bytes) (created secret.Bytes) {
-		created = value.Clone()
-		accounts[account] = created
-		return created
-	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	kept := value.Clone()
+	err := f.changeLocked(service, func(accounts map[string]secret.Bytes) { accounts[account] = kept }, account)
+	if err != nil {
+		kept.Destroy()
+	}
+	return err
 }
 
 // Delete implements Store.
 func (f *File) Delete(_ context.Context, service, account string) error {
 	f.mu.Lock()
-	_, found := f.items[service][account]
-	closed := f.closed
-	f.mu.Unlock()
-	if !found && !closed {
+	defer f.mu.Unlock()
+	if _, found := f.items[service][account]; !found && !f.closed {
 		return nil
 	}
-	return f.change(service, func(accounts map[string]secret.Bytes) secret.Bytes {
-		delete(accounts, account)
-		return secret.Bytes{}
-	})
+	return f.changeLocked(service, func(accounts map[string]secret.Bytes) { delete(accounts, account) }, account)
 }
 
-// change edits one service in a copy, writes the file, and only then lets the
-// copy take effect: a failed write leaves memory and disk as they were.
-func (f *File) change(service string, edit func(map[string]secret.Bytes) secret.Bytes) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// changeLocked edits one account in a copy, writes the file, and only then
+// lets the copy take effect and destroys the old value: a failed write leaves
+// memory and disk as they were.
+func (f *File) changeLocked(service string, edit func(accounts map[string]secret.Bytes), account string) error {
 	if f.closed {
 		return fault.KeystoreLocked
 	}
-	next := make(items, len(f.items))
-	for s, accounts := range f.items {
-		next[s] = accounts
+	accounts := maps.Clone(f.items[service])
+	if accounts == nil {
+		accounts = map[string]secret.Bytes{}
 	}
-	next[service] = map[string]secret.Bytes{}
-	for account, v := range f.items[service] {
-		next[service][account] = v
+	edit(accounts)
+	next := maps.Clone(f.items)
+	if next[service] = accounts; len(accounts) == 0 {
+		delete(next, service)
 	}
-	created := edit(next[service])
 	if err := f.saveLocked(f.head, f.key, next); err != nil {
-		created.Destroy()
 		return err
 	}
+	f.items[service][account].Destroy()
 	f.items = next
 	return nil
 }
@@ -242,7 +242,7 @@ func (f *File) SetPassphrase(next secret.Bytes) error {
 
 // CheckPassphrase reports whether p opens the file as it is on disk.
 func (f *File) CheckPassphrase(p secret.Bytes) error {
-	raw, err := readRegular(f.path)
+	raw, err := readOurs(f.path)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package keystore
 
 import (
 	"crypto/cipher"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -147,11 +146,11 @@ func openItems(h header, key secret.Bytes, body []byte) (items, error) {
 }
 
 func encodeItems(m items) ([]byte, error) {
-	out := make(map[string]map[string]string, len(m))
+	out := make(map[string]map[string][]byte, len(m))
 	for service, accounts := range m {
-		out[service] = make(map[string]string, len(accounts))
+		out[service] = make(map[string][]byte, len(accounts))
 		for account, v := range accounts {
-			out[service][account] = base64.StdEncoding.EncodeToString(v.Expose())
+			out[service][account] = v.Expose()
 		}
 	}
 	return json.Marshal(out)
