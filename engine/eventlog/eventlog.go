@@ -177,7 +177,8 @@ func (l *Log) Append(event string, attrs ...slog.Attr) error {
 		return errors.Join(err, l.file.Truncate(l.size))
 	}
 	if err := l.file.Sync(); err != nil {
-		return err
+		// A line that may be lost must not be followed by one of its number.
+		return errors.Join(err, l.file.Truncate(l.size))
 	}
 	l.size += int64(len(line))
 	l.head = Head{l.head.Seq + 1, hash}
