@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"osaurus/engine/atomicfile"
+	"osaurus/engine/internal/canonjson"
 )
 
 // Version is the only version these files have had.
@@ -32,15 +34,23 @@ type document[T any] struct {
 // Load reads path over the defaults. A missing file is the defaults. Errors
 // name the file and the key.
 func Load[T Validator](path string, defaults T) (T, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return defaults, nil
 	}
 	if err != nil {
 		return defaults, err
 	}
-	if len(raw) > MaxFile {
-		return defaults, fmt.Errorf("%s is larger than %d bytes", path, MaxFile)
+	if err := canonjson.Check(raw); err != nil {
+		return defaults, fmt.Errorf("%s: %w", path, err)
+	}
+	// A later version may have keys that this one would call unknown.
+	var v struct{ Version int }
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return defaults, fmt.Errorf("%s: %w", path, err)
+	}
+	if v.Version != Version {
+		return defaults, fmt.Errorf("%s: version is %d, this program knows %d", path, v.Version, Version)
 	}
 	d := document[T]{Values: defaults}
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -48,13 +58,22 @@ func Load[T Validator](path string, defaults T) (T, error) {
 	if err := dec.Decode(&d); err != nil {
 		return defaults, fmt.Errorf("%s: %w", path, err)
 	}
-	if d.Version != Version {
-		return defaults, fmt.Errorf("%s: version is %d, this program knows %d", path, d.Version, Version)
-	}
 	if err := d.Values.Validate(); err != nil {
 		return defaults, fmt.Errorf("%s: %w", path, err)
 	}
 	return d.Values, nil
+}
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err == nil && len(raw) > MaxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, MaxFile)
+	}
+	return raw, errors.Join(err, f.Close())
 }
 
 // Save validates and replaces path durably.
