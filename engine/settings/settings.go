@@ -45,7 +45,9 @@ func Load[T Validator](path string, defaults T) (T, error) {
 		return defaults, fmt.Errorf("%s: %w", path, err)
 	}
 	// A later version may have keys that this one would call unknown.
-	var v struct{ Version int }
+	var v struct {
+		Version int `json:"version"`
+	}
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return defaults, fmt.Errorf("%s: %w", path, err)
 	}
