@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"osaurus/engine/fault"
@@ -57,19 +58,23 @@ func (e Endpoint) url(path string) (string, error) {
 		return "", errors.New("runner: the provider's address does not parse")
 	}
 	base := u.JoinPath()
-	if !bytes.HasSuffix([]byte(base.Path), []byte("/v1")) {
+	if !strings.HasSuffix(strings.TrimSuffix(base.Path, "/"), "/v1") {
 		base = base.JoinPath("v1")
 	}
 	return base.JoinPath(path).String(), nil
 }
 
+// request sends one request. The answer's body fails with errStalled when the
+// provider is silent for StallTimeout, as does waiting for the answer.
 func (e Endpoint) request(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	target, err := e.url(path)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
 	if err != nil {
+		cancel(nil)
 		return nil, errors.New("runner: the provider's address does not parse")
 	}
 	if body != nil {
@@ -78,12 +83,47 @@ func (e Endpoint) request(ctx context.Context, method, path string, body []byte)
 	if !e.Key.IsZero() {
 		req.Header.Set("Authorization", "Bearer "+string(e.Key.Expose()))
 	}
+	w := &watched{ctx: ctx, cancel: cancel}
+	w.timer = time.AfterFunc(StallTimeout, func() { cancel(errStalled) })
 	resp, err := e.Client.Do(req)
 	if err != nil {
-		// The cause may hold the address; it is for the log.
-		return nil, fault.New(fault.ProviderFailed, err)
+		defer w.stop()
+		return nil, fault.New(fault.ProviderFailed, w.explain(err))
 	}
+	w.ReadCloser, resp.Body = resp.Body, w
 	return resp, nil
+}
+
+// watched is a body whose silence is bounded.
+type watched struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	w.timer.Reset(StallTimeout)
+	return n, w.explain(err)
+}
+
+func (w *watched) Close() error {
+	w.stop()
+	return w.ReadCloser.Close()
+}
+
+func (w *watched) stop() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// explain names the silence instead of the cancelled read it caused.
+func (w *watched) explain(err error) error {
+	if err != nil && errors.Is(context.Cause(w.ctx), errStalled) {
+		return errStalled
+	}
+	return err
 }
 
 // Models asks for the provider's list.

@@ -157,6 +157,9 @@ func (run *Run) Stream(a agents.Agent, req Request, emit Emit) error {
 	stop := w.keepAlive()
 	err := run.r.complete(run.ctx, run.who, a, req, w)
 	stop()
+	if gone := w.left(); gone != nil {
+		return gone
+	}
 	if err != nil && run.ctx.Err() != nil {
 		if cause := context.Cause(run.ctx); errors.Is(cause, fault.AccessRevokedStream) {
 			err = cause

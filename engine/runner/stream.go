@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"osaurus/engine/fault"
 )
@@ -43,13 +42,9 @@ var (
 // stream sends one request and hands every chunk to each, with whether more
 // has already arrived behind it. It returns nil only after [DONE].
 func (e Endpoint) stream(ctx context.Context, body []byte, each func(c chunk, more bool) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stall := time.AfterFunc(StallTimeout, func() { cancel(errStalled) })
-	defer stall.Stop()
 	resp, err := e.request(ctx, http.MethodPost, "chat/completions", body)
 	if err != nil {
-		return stalled(ctx, err)
+		return err
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	if resp.StatusCode != http.StatusOK {
@@ -59,9 +54,8 @@ func (e Endpoint) stream(ctx context.Context, body []byte, each func(c chunk, mo
 	for {
 		data, err := readEvent(r)
 		if err != nil {
-			return stalled(ctx, fault.New(fault.ProviderFailed, err))
+			return fault.New(fault.ProviderFailed, err)
 		}
-		stall.Reset(StallTimeout)
 		if string(data) == "[DONE]" {
 			return nil
 		}
@@ -73,14 +67,6 @@ func (e Endpoint) stream(ctx context.Context, body []byte, each func(c chunk, mo
 			return err
 		}
 	}
-}
-
-// stalled names the silence instead of the cancelled read it caused.
-func stalled(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
-		return fault.New(fault.ProviderFailed, cause)
-	}
-	return err
 }
 
 // readEvent returns the data of the next server-sent event. Comments and

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"osaurus/engine/fault"
 )
 
 // writer turns chunks into events. Its lock keeps pings from cutting into one.
@@ -14,24 +16,32 @@ type writer struct {
 	ping time.Duration
 
 	mu       sync.Mutex
+	gone     error  // the first failure to emit; nothing is emitted after it
 	prefix   string // everything of an event before its choices
 	answer   strings.Builder
 	finished bool
 	usage    json.RawMessage
-	sent     time.Time
 }
 
 func (w *writer) send(event []byte, flush bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sent = time.Now()
-	return w.emit(event, flush)
+	if w.gone == nil {
+		w.gone = w.emit(event, flush)
+	}
+	return w.gone
 }
 
-// keepAlive sends a comment whenever nothing else was sent for a while.
+// left returns the failure to emit: the caller is gone.
+func (w *writer) left() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone
+}
+
+// keepAlive sends a comment at every interval until it is stopped.
 func (w *writer) keepAlive() (stop func()) {
 	done, gone := make(chan struct{}), make(chan struct{})
-	w.sent = time.Now()
 	go func() {
 		defer close(gone)
 		tick := time.NewTicker(w.ping)
@@ -41,7 +51,7 @@ func (w *writer) keepAlive() (stop func()) {
 			case <-done:
 				return
 			case <-tick.C:
-				if err := w.pingOnce(); err != nil {
+				if err := w.send([]byte(": ping\n\n"), true); err != nil {
 					return
 				}
 			}
@@ -51,16 +61,6 @@ func (w *writer) keepAlive() (stop func()) {
 		close(done)
 		<-gone
 	}
-}
-
-func (w *writer) pingOnce() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if time.Since(w.sent) < w.ping/2 {
-		return nil
-	}
-	w.sent = time.Now()
-	return w.emit([]byte(": ping\n\n"), true)
 }
 
 func (w *writer) head(id string, created int64, model string) {
@@ -86,7 +86,7 @@ func (w *writer) pass(usage bool) func(chunk, bool) error {
 		for _, raw := range c.Choices {
 			var ch choice
 			if json.Unmarshal(raw, &ch) != nil {
-				return errMalformed
+				return fault.New(fault.ProviderFailed, errMalformed)
 			}
 			if ch.Delta.Content != nil {
 				w.answer.WriteString(*ch.Delta.Content)
