@@ -10,6 +10,7 @@ require (
 	github.com/go-json-experiment/json v1.27.2 // JSON that refuses duplicate names
 	github.com/gofrs/flock v0.13.2 // one host for each home
 	github.com/google/uuid v1.6.0 // agents' ids
+	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted stores
 	github.com/segmentio/asm v1.2.1 // vectored base64
 	github.com/spf13/cobra v1.10.2 // the command line
 	github.com/tyler-smith/go-bip39 v1.1.0 // recovery words
