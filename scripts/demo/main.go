@@ -24,8 +24,6 @@ import (
 const (
 	prompt   = "please repeat this pumpernickel sentence"
 	deadline = 90 * time.Second
-
-	lookRounds = 5 // a host says nothing while it probes for its name
 )
 
 func main() {
@@ -173,17 +171,12 @@ func (d *demo) find(h *hosted) error {
 	var first struct {
 		Instance agent `json:"instance"`
 	}
-	for range lookRounds {
-		found, err := d.osaurus("bob", "discover", "--json", "--wait", "3s")
-		if err != nil {
-			return err
-		}
-		if json.NewDecoder(strings.NewReader(found)).Decode(&first) == nil {
-			break
-		}
+	found, err := d.osaurus("bob", "discover", "--json", "--wait", "6s")
+	if err != nil {
+		return err
 	}
-	if first.Instance.AgentID == "" {
-		return errors.New("nothing was found")
+	if err := json.NewDecoder(strings.NewReader(found)).Decode(&first); err != nil {
+		return fmt.Errorf("nothing was found: %w", err)
 	}
 	h.agent = first.Instance
 	h.agent.ID = first.Instance.AgentID

@@ -6,10 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/brutella/dnssd"
 
@@ -30,6 +29,7 @@ type MDNS struct {
 	stop      context.CancelFunc
 	stopped   chan struct{}
 	current   map[string]published
+	added     time.Time // when the last instance was added
 	responder dnssd.Responder
 }
 
@@ -46,8 +46,13 @@ var (
 // New returns a responder that sends nothing until Publish or Browse.
 func New(o Options) *MDNS { return &MDNS{o: o, current: map[string]published{}} }
 
-// Publish implements discovery.Advertiser.
-func (m *MDNS) Publish(_ context.Context, want []discovery.Instance) error {
+// announceTail is how long the library goes on announcing everything after it
+// added something. A goodbye sent before that is over would be taken back.
+const announceTail = 1200 * time.Millisecond
+
+// Publish implements discovery.Advertiser. Probing for each new name takes
+// about a second (RFC 6762 section 8.1).
+func (m *MDNS) Publish(ctx context.Context, want []discovery.Instance) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(want) == 0 && m.responder == nil {
@@ -57,21 +62,34 @@ func (m *MDNS) Publish(_ context.Context, want []discovery.Instance) error {
 		return err
 	}
 	wanted := map[string]bool{}
-	var failed error
 	for _, i := range want {
 		wanted[i.AgentID] = true
-		failed = errors.Join(failed, m.applyLocked(i))
 	}
-	for id, p := range m.current {
+	for id := range m.current {
 		if !wanted[id] {
-			m.responder.Remove(p.handle)
-			delete(m.current, id)
+			m.withdrawLocked(ctx, id)
 		}
+	}
+	var failed error
+	for _, i := range want {
+		failed = errors.Join(failed, m.applyLocked(ctx, i))
 	}
 	return failed
 }
 
-func (m *MDNS) applyLocked(i discovery.Instance) error {
+// withdrawLocked says goodbye to one instance.
+func (m *MDNS) withdrawLocked(ctx context.Context, id string) {
+	wait := time.NewTimer(time.Until(m.added.Add(announceTail)))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	m.responder.Remove(m.current[id].handle)
+	delete(m.current, id)
+}
+
+func (m *MDNS) applyLocked(ctx context.Context, i discovery.Instance) error {
 	old, ok := m.current[i.AgentID]
 	var before *discovery.Instance
 	if ok {
@@ -81,15 +99,14 @@ func (m *MDNS) applyLocked(i discovery.Instance) error {
 	case discovery.None:
 		return nil
 	case discovery.UpdateTXT:
-		old.handle.UpdateText(i.TXT(), m.responder)
+		old.handle.UpdateText(escaped(i.TXT()), m.responder)
 		m.current[i.AgentID] = published{i, old.handle}
 		return nil
 	}
 	if ok {
-		m.responder.Remove(old.handle)
-		delete(m.current, i.AgentID)
+		m.withdrawLocked(ctx, i.AgentID)
 	}
-	s, err := dnssd.NewService(dnssd.Config{Name: i.ServiceName(), Type: discovery.ServiceType, Domain: "local", Host: m.o.Host, Text: i.TXT(), Port: i.Port, Ifaces: m.o.Interfaces})
+	s, err := dnssd.NewService(dnssd.Config{Name: i.ServiceName(), Type: discovery.ServiceType, Domain: "local", Host: m.o.Host, Text: escaped(i.TXT()), Port: i.Port, Ifaces: m.o.Interfaces})
 	if err != nil {
 		return fmt.Errorf("describing %s: %w", i.Name, err)
 	}
@@ -97,7 +114,7 @@ func (m *MDNS) applyLocked(i discovery.Instance) error {
 	if err != nil {
 		return fmt.Errorf("publishing %s: %w", i.Name, err)
 	}
-	m.current[i.AgentID] = published{i, handle}
+	m.current[i.AgentID], m.added = published{i, handle}, time.Now()
 	return nil
 }
 
@@ -125,9 +142,8 @@ func (m *MDNS) Close() error {
 	if m.responder == nil {
 		return nil
 	}
-	for id, p := range m.current {
-		m.responder.Remove(p.handle)
-		delete(m.current, id)
+	for id := range m.current {
+		m.withdrawLocked(context.Background(), id)
 	}
 	m.stop()
 	<-m.stopped
@@ -135,38 +151,10 @@ func (m *MDNS) Close() error {
 	return nil
 }
 
-// Browse implements discovery.Browser.
-func (m *MDNS) Browse(ctx context.Context, f func(discovery.Event)) error {
-	event := func(lost bool) func(dnssd.BrowseEntry) {
-		return func(e dnssd.BrowseEntry) {
-			if len(m.o.Interfaces) > 0 && !slices.Contains(m.o.Interfaces, e.IfaceName) {
-				return
-			}
-			i, ok := discovery.ParseTXT(e.Text)
-			if !ok {
-				return
-			}
-			i.Host, i.Port = strings.TrimSuffix(e.Host, "."), e.Port
-			for _, ip := range e.IPs {
-				if a, ok := netip.AddrFromSlice(ip); ok {
-					i.IPs = append(i.IPs, a.Unmap())
-				}
-			}
-			slices.SortStableFunc(i.IPs, func(a, b netip.Addr) int {
-				if a.Is4() == b.Is4() {
-					return 0
-				}
-				if a.Is4() {
-					return -1
-				}
-				return 1
-			})
-			f(discovery.Event{Lost: lost, Instance: i})
-		}
+// escaped doubles the backslashes, which the DNS library reads as escapes.
+func escaped(txt map[string]string) map[string]string {
+	for key, value := range txt {
+		txt[key] = strings.ReplaceAll(value, `\`, `\\`)
 	}
-	err := dnssd.LookupType(ctx, discovery.ServiceType+"."+discovery.Domain, event(false), event(true))
-	if ctx.Err() != nil {
-		err = nil // asked to stop
-	}
-	return err
+	return txt
 }
