@@ -10,11 +10,12 @@ require (
 	github.com/go-json-experiment/json v1.27.2 // JSON that refuses duplicate names
 	github.com/gofrs/flock v0.13.2 // one host for each home
 	github.com/google/uuid v1.6.0 // agents' ids
-	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted stores
+	github.com/miekg/dns v1.1.61 // reading mDNS messages
 	github.com/segmentio/asm v1.2.1 // vectored base64
 	github.com/spf13/cobra v1.10.2 // the command line
 	github.com/tyler-smith/go-bip39 v1.1.0 // recovery words
 	golang.org/x/crypto v0.58.0 // ChaCha20-Poly1305, Argon2, Keccak
+	golang.org/x/net v0.60.0 // multicast sockets
 	golang.org/x/sys v0.49.0 // socket credentials
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
@@ -28,12 +29,11 @@ require (
 
 require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/miekg/dns v1.1.61 // indirect
+	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect
 	github.com/vishvananda/netns v0.0.0-20200728191858-db3c7e526aae // indirect
 	golang.org/x/mod v0.41.0 // indirect
-	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
 )
