@@ -69,15 +69,17 @@ type Engine struct {
 	Server   *server.Server
 	Channel  *channel.Server
 
-	ports    Ports
-	config   Config
-	lock     *flock.Flock
-	store    keystore.Store
-	log      *eventlog.Log
-	logErr   error // why there is no security log
-	settings settingsStore
-	lines    lines
-	started  time.Time
+	ports  Ports
+	config Config
+	lock   *flock.Flock
+	store  keystore.Store
+	log    *eventlog.Log
+	logErr error // why there is no security log, or no whole one
+	// savedHead is the log's head as the keystore has it.
+	savedHead eventlog.Head
+	settings  settingsStore
+	lines     lines
+	started   time.Time
 }
 
 // Where things stand below the home.
@@ -110,9 +112,11 @@ func Open(ctx context.Context, p Ports, c Config) (e *Engine, err error) {
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
 		}
 	}()
-	if e.store, err = p.Keystore(c.Home, c.Passphrase); err != nil {
+	store, err := p.Keystore(c.Home, c.Passphrase)
+	if err != nil {
 		return e, err
 	}
+	e.store = store
 	if err := e.openLog(ctx); err != nil {
 		e.logErr = err
 		p.Logger.Error("no security log", slog.String("error", err.Error()))
@@ -224,8 +228,23 @@ func (e *Engine) Unlock(ctx context.Context) error {
 	if errors.Is(err, fault.NoMaster) {
 		return nil
 	}
+	if err == nil {
+		e.finishAgents(ctx)
+	}
 	e.agentsChanged()
 	return err
+}
+
+// finishAgents gives an address to agents whose creation a crash cut short.
+func (e *Engine) finishAgents(ctx context.Context) {
+	for _, a := range e.Agents.List() {
+		if a.BuiltIn || a.Path != nil || !a.Address.IsZero() || len(a.Retired) > 0 {
+			continue
+		}
+		if _, err := e.Agents.Assign(ctx, a.ID); err != nil {
+			e.ports.Logger.Error("an agent has no address", slog.String("agent", a.ID), slog.String("error", err.Error()))
+		}
+	}
 }
 
 // FirstStart creates the identity and a first agent with an address, when

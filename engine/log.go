@@ -33,7 +33,32 @@ func (e *Engine) openLog(ctx context.Context) error {
 	if n := e.log.Torn(); n > 0 {
 		e.Event("log_torn_line_cut", slog.Int("bytes", n))
 	}
+	if e.savedHead, err = e.loadHead(ctx); err != nil {
+		return err
+	}
+	if e.log.Head().Seq < e.savedHead.Seq {
+		return errLogCut
+	}
 	return nil
+}
+
+// errLogCut stays until the owner has looked: the saved head is not replaced.
+var errLogCut = errors.New("the security log is shorter than it was: lines were cut off its end")
+
+// loadHead returns the head that was saved last; zero when there was none.
+func (e *Engine) loadHead(ctx context.Context) (head eventlog.Head, err error) {
+	raw, err := e.store.Get(ctx, engineService, logHeadAccount)
+	if errors.Is(err, fault.KeyNotFound) {
+		return head, nil
+	}
+	if err != nil {
+		return head, err
+	}
+	defer raw.Destroy()
+	if json.Unmarshal(raw.Expose(), &head) != nil {
+		err = fault.New(fault.StateCorrupt, errors.New("the saved head of the log does not parse"))
+	}
+	return head, err
 }
 
 // Event writes to the security log. A log that cannot be written is said in
@@ -48,14 +73,21 @@ func (e *Engine) Event(event string, attrs ...slog.Attr) {
 }
 
 func (e *Engine) saveHead(ctx context.Context) error {
-	if e.log == nil {
+	if e.log == nil || e.log.Head() == e.savedHead || errors.Is(e.logErr, errLogCut) {
 		return nil
 	}
-	raw, err := json.Marshal(e.log.Head())
+	head := e.log.Head()
+	raw, err := json.Marshal(head)
 	if err != nil {
 		return err
 	}
-	return e.store.Put(ctx, engineService, logHeadAccount, secret.Take(raw))
+	value := secret.Take(raw)
+	defer value.Destroy()
+	if err := e.store.Put(ctx, engineService, logHeadAccount, value); err != nil {
+		return err
+	}
+	e.savedHead = head
+	return nil
 }
 
 // VerifyLog checks the whole security log against its key and last saved head.
@@ -65,15 +97,8 @@ func (e *Engine) VerifyLog(ctx context.Context) (eventlog.Head, error) {
 		return eventlog.Head{}, err
 	}
 	defer key.Destroy()
-	var head eventlog.Head
-	raw, err := e.store.Get(ctx, engineService, logHeadAccount)
-	switch {
-	case err == nil:
-		defer raw.Destroy()
-		if err := json.Unmarshal(raw.Expose(), &head); err != nil {
-			return eventlog.Head{}, fault.New(fault.StateCorrupt, errors.New("the saved head of the log does not parse"))
-		}
-	case !errors.Is(err, fault.KeyNotFound):
+	head, err := e.loadHead(ctx)
+	if err != nil {
 		return eventlog.Head{}, err
 	}
 	return eventlog.Verify(e.path(logFile), key, head)

@@ -111,6 +111,9 @@ func (e *Engine) serviceFindings() []Finding {
 	} else {
 		f = append(f, Finding{ID: "provider", Level: "ok", Title: "Models run at " + p.BaseURL})
 	}
+	if len(e.Agents.Addresses()) == 0 {
+		f = append(f, Finding{"agents", "warning", "There is no agent that others can reach", "The built-in agent is yours alone.", "osaurus agents create NAME"})
+	}
 	if e.Settings().Expose {
 		f = append(f, Finding{ID: "exposed", Level: "ok", Title: "The host listens on every interface, so local callers need a key too"})
 	}
