@@ -4,6 +4,8 @@
 package dek
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/hex"
@@ -132,7 +134,7 @@ func (k Key) IsZero() bool { return k.bytes.IsZero() }
 func (k Key) Equal(other Key) bool { return k.bytes.Equal(other.bytes) }
 
 // Bytes returns the key itself: what SQLCipher is given, what the keystore
-// keeps, and the file key of sealed-file format 1. It shares the key's memory.
+// keeps. It shares the key's memory.
 func (k Key) Bytes() secret.Bytes { return k.bytes }
 
 // Clone returns an independent copy.
@@ -141,9 +143,23 @@ func (k Key) Clone() Key { return Key{bytes: k.bytes.Clone(), id: k.id} }
 // Destroy zeroes the key and all its copies that are not clones.
 func (k Key) Destroy() { k.bytes.Destroy() }
 
-// File derives the key of one sealed file of format 2 (decisions D1).
-func (k Key) File(salt []byte) secret.Bytes {
-	return secret.Take(k.derive(salt, labelFile, Size))
+// File returns the AES-256-GCM of one sealed file of format 2 (decisions D1).
+func (k Key) File(salt []byte) (cipher.AEAD, error) {
+	b := k.derive(salt, labelFile, Size)
+	defer clear(b)
+	return gcm(b)
+}
+
+// LegacyFile returns the AES-256-GCM of sealed files of format 1, whose key is
+// the key itself (storage.md section 5).
+func (k Key) LegacyFile() (cipher.AEAD, error) { return gcm(k.bytes.Expose()) }
+
+func gcm(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }
 
 // Journal derives the key of the operation journal's MAC (decisions D2).

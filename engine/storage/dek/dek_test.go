@@ -45,7 +45,7 @@ func TestKnownAnswers(t *testing.T) {
 		{"id", func() []byte { id := k.ID(); return id[:] }(), "386091cd3fd8c250"},
 		{"journal", k.Journal().Expose(), "59a7492f82bdff8a620af4ebf48409e5b8d5701f86aba67129f8a0f8d29640f4"},
 		{"manifest", k.Manifest().Expose(), "8fc330c4f20e77cae8385989e0201d97eaae9914f8571a9b3d412e644bc47edd"},
-		{"file", k.File(sequence(0xa0, 16)).Expose(), "38f747b531f9c22ebeb756c568e4018d932a0a645f24f3ed76f290b873ddf83b"},
+		{"file", k.derive(sequence(0xa0, 16), labelFile, Size), "38f747b531f9c22ebeb756c568e4018d932a0a645f24f3ed76f290b873ddf83b"},
 		{"master", master.Bytes().Expose(), "87801c97fd537ee2d780962c1b573c1231b7282593a48e7614e1e836e36a1ae7"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
