@@ -33,7 +33,7 @@ func ReadFile(path string, keys Keys, label Label, limit int64) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	if info.Size() > sealedSize(limit) {
 		return nil, ErrTooLarge
 	}
@@ -59,7 +59,7 @@ func CopyFile(dst io.Writer, src string, keys Keys, label Label) (Format, dek.ID
 	if err != nil {
 		return NotSealed, dek.ID{}, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	r, err := NewReader(f, keys, label)
 	if err != nil {
 		return NotSealed, dek.ID{}, err
