@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -79,6 +80,7 @@ type Engine struct {
 	savedHead eventlog.Head
 	settings  settingsStore
 	lines     lines
+	requests  func() (*identity.RequestVerifier, error) // opened when first needed
 	started   time.Time
 }
 
@@ -197,6 +199,7 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Runner: e.Runner,
 		Endpoint: e.endpoint, Memory: server.NewMemoryIngest(), Admin: func(ctx context.Context) any { return e.Status(ctx) }, Health: e.health, Log: e.Event, Now: p.Now, Logger: p.Logger,
 	})
+	e.requests = sync.OnceValues(e.openRequests)
 	e.Keys.OnRevoked(e.Runner.EndAccess)
 	e.Agents.OnChange(e.agentsChanged)
 	e.agentsChanged()

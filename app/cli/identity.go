@@ -12,7 +12,7 @@ import (
 
 func (a *app) identityCommands(root *cobra.Command) {
 	root.AddCommand(parent("who", "identity", "Your identity and its recovery",
-		a.identityShow(), a.identityCreate(), a.identityPhrase(), a.identityAcknowledge(), a.identityRestore(), a.identityConfirm(), a.identityDrift(), a.identityRepair(), a.identityReset(), a.passphraseCommand()))
+		a.identityShow(), a.identityCreate(), a.identityPhrase(), a.identityAcknowledge(), a.identityRestore(), a.identityConfirm(), a.identityUndo(), a.identityDrift(), a.identityRepair(), a.identityReset(), a.identityToken(), a.passphraseCommand()))
 }
 
 // host is a command that needs no more than a client.
@@ -140,6 +140,19 @@ func (a *app) identityConfirm() *cobra.Command {
 	})
 }
 
+func (a *app) identityUndo() *cobra.Command {
+	return a.host("undo", "Bring the replaced identity back", func(ctx context.Context, c *control.Client) error {
+		if err := a.confirm("The present identity is not kept: its phrase must be known."); err != nil {
+			return err
+		}
+		id, err := c.UndoReplacement(ctx)
+		if err != nil {
+			return err
+		}
+		return a.result(id, func() { a.out("%s", id.Address) })
+	})
+}
+
 func (a *app) identityDrift() *cobra.Command {
 	return a.host("drift", "Check that agents and keys belong to the identity", func(ctx context.Context, c *control.Client) error {
 		d, err := c.Drift(ctx)
@@ -177,7 +190,7 @@ func (a *app) identityRepair() *cobra.Command {
 		if err := a.confirm("This cannot be undone."); err != nil {
 			return err
 		}
-		done, err := c.Repair(ctx)
+		done, err := c.Repair(ctx, d)
 		if err != nil {
 			return err
 		}

@@ -43,6 +43,24 @@ type Restore struct {
 	Anyway bool   `json:"anyway"`
 }
 
+// MintToken asks for a request token; Agent "" signs as the master.
+type MintToken struct {
+	Agent    string `json:"agent,omitempty"`
+	Audience string `json:"audience"` // "" is this host
+	Action   string `json:"action"`
+}
+
+// RequestToken carries a request token, and what it claims once verified.
+type RequestToken struct {
+	Token    string          `json:"token,omitempty"`
+	Action   string          `json:"action,omitempty"`
+	Issuer   address.Address `json:"issuer,omitzero"`
+	Device   string          `json:"device,omitempty"`
+	Counter  uint64          `json:"counter,omitempty"`
+	Audience string          `json:"audience,omitempty"`
+	Expires  time.Time       `json:"expires,omitzero"`
+}
+
 // Drift is what the check of agents and keys against the master found.
 type Drift struct {
 	Mismatched     []NamedAgent `json:"mismatched"`

@@ -149,6 +149,21 @@ func (c *Client) ConfirmReplacement(ctx context.Context) error {
 	return err
 }
 
+// UndoReplacement brings the replaced master back.
+func (c *Client) UndoReplacement(ctx context.Context) (Identity, error) {
+	return call[Identity](ctx, c, "identity/undo", Empty{})
+}
+
+// MintToken signs a request token.
+func (c *Client) MintToken(ctx context.Context, m MintToken) (RequestToken, error) {
+	return call[RequestToken](ctx, c, "identity/token/mint", m)
+}
+
+// VerifyToken accepts a request token for this host, once.
+func (c *Client) VerifyToken(ctx context.Context, t RequestToken) (RequestToken, error) {
+	return call[RequestToken](ctx, c, "identity/token/verify", t)
+}
+
 // ResetIdentity deletes the identity.
 func (c *Client) ResetIdentity(ctx context.Context) error {
 	_, err := call[Empty](ctx, c, "identity/reset", Empty{})
@@ -160,9 +175,10 @@ func (c *Client) Drift(ctx context.Context) (Drift, error) {
 	return call[Drift](ctx, c, "identity/drift", Empty{})
 }
 
-// Repair moves mismatched agents forward and revokes stale keys.
-func (c *Client) Repair(ctx context.Context) (Repaired, error) {
-	return call[Repaired](ctx, c, "identity/repair", Empty{})
+// Repair moves mismatched agents forward and revokes stale keys, if they are
+// still those of shown.
+func (c *Client) Repair(ctx context.Context, shown Drift) (Repaired, error) {
+	return call[Repaired](ctx, c, "identity/repair", shown)
 }
 
 // SetPassphrase seals the keystore, or unseals it when p is empty.

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"osaurus/engine/fault"
 	"osaurus/engine/identity"
@@ -24,6 +26,9 @@ func (s *Server) identityOps() {
 	do(s, "identity/acknowledge", func(ctx context.Context, _ Empty) error { return e.Account.Acknowledge(ctx) })
 	op(s, "identity/restore", s.restoreIdentity)
 	do(s, "identity/confirm", func(ctx context.Context, _ Empty) error { return e.Account.ConfirmReplacement(ctx) })
+	op(s, "identity/undo", s.undoReplacement)
+	op(s, "identity/token/mint", s.mintToken)
+	op(s, "identity/token/verify", s.verifyToken)
 	do(s, "identity/reset", func(ctx context.Context, _ Empty) error { return e.Agents.Reset(ctx) })
 	op(s, "identity/drift", s.drift)
 	op(s, "identity/repair", s.repair)
@@ -68,6 +73,44 @@ func (s *Server) restoreIdentity(ctx context.Context, in Restore) (Identity, err
 	return s.identity(ctx)
 }
 
+func (s *Server) undoReplacement(ctx context.Context, _ Empty) (Identity, error) {
+	if _, err := s.engine.Account.UndoReplacement(ctx); err != nil {
+		return Identity{}, err
+	}
+	if err := s.engine.Unlock(ctx); err != nil {
+		return Identity{}, err
+	}
+	return s.identity(ctx)
+}
+
+func (s *Server) mintToken(ctx context.Context, in MintToken) (RequestToken, error) {
+	id := ""
+	if in.Agent != "" {
+		a, err := s.find(in.Agent)
+		if err != nil {
+			return RequestToken{}, err
+		}
+		id = a.ID
+	}
+	if in.Audience == "" {
+		in.Audience = s.engine.HostName()
+	}
+	token, err := s.engine.MintRequestToken(ctx, id, in.Audience, in.Action)
+	if err != nil {
+		return RequestToken{}, err
+	}
+	defer token.Destroy()
+	return RequestToken{Token: string(token.Expose()), Audience: in.Audience, Action: in.Action}, nil
+}
+
+func (s *Server) verifyToken(ctx context.Context, in RequestToken) (RequestToken, error) {
+	c, err := s.engine.VerifyRequestToken(ctx, in.Token, in.Action)
+	if err != nil {
+		return RequestToken{}, err
+	}
+	return RequestToken{Action: c.Action, Issuer: c.Issuer, Device: c.Device, Counter: c.Counter, Audience: c.Audience, Expires: time.Unix(c.Expires, 0).UTC()}, nil
+}
+
 func named(a identity.AgentRef) NamedAgent { return NamedAgent{a.ID, a.Name} }
 
 // drift renews the check, which reads the master.
@@ -86,7 +129,15 @@ func (s *Server) drift(ctx context.Context, _ Empty) (Drift, error) {
 	return out, nil
 }
 
-func (s *Server) repair(ctx context.Context, _ Empty) (Repaired, error) {
+// repair acts on the drift that the owner was shown, and on no other.
+func (s *Server) repair(ctx context.Context, shown Drift) (Repaired, error) {
+	now, err := s.drift(ctx, Empty{})
+	if err != nil {
+		return Repaired{}, err
+	}
+	if !slices.Equal(now.Mismatched, shown.Mismatched) || !slices.Equal(now.StaleKeys, shown.StaleKeys) {
+		return Repaired{}, fault.WithText(fault.NeedsConfirmation, "what does not belong to the identity has changed; look again: osaurus identity drift")
+	}
 	done, err := s.engine.Agents.Repair(ctx, s.engine.Agents.Health().Drift)
 	out := Repaired{Moved: []NamedAgent{}, Failed: []string{}, KeysRevoked: done.KeysRevoked}
 	for _, a := range done.Moved {
