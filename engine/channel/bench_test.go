@@ -9,14 +9,14 @@ import (
 	"io"
 	"math/big"
 	"net"
-	"runtime"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/cloudflare/circl/dh/x25519"
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"osaurus/engine/internal/benchratio"
 	"osaurus/engine/signature"
 )
 
@@ -114,7 +114,7 @@ func BenchmarkHandshake(b *testing.B) {
 			b.Fatal(err)
 		}
 		x25519.KeyGen(&pub, &scalar)
-		compare(b, computing, 1/1.3, ours, func() {
+		benchratio.Compare(b, benchratio.Computing, benchratio.AtLeast(1/1.3), ours, func() {
 			for range 2 {
 				x25519.KeyGen(&pub, &scalar)
 				x25519.Shared(&shared, &scalar, &pub)
@@ -126,13 +126,21 @@ func BenchmarkHandshake(b *testing.B) {
 	})
 	b.Run("3b vs TLS", func(b *testing.B) {
 		server, client := tlsConfigs(b, false)
-		compare(b, computing, 0.85, ours, func() { tlsCall(b, server, client, false) })
+		benchratio.Compare(b, benchratio.Computing, benchratio.AtLeast(0.85), ours, func() { tlsCall(b, server, client, false) })
+	})
+	b.Run("3d allocations", func(b *testing.B) {
+		benchratio.Measure(b, 3, "allocs", benchratio.AtMost(250), func() float64 {
+			return testing.AllocsPerRun(20, func() {
+				c, s := handshakeOnce(b, signer, epoch)
+				firstCall(b, c, s)
+			})
+		})
 	})
 	b.Run("3c with a call vs mutual TLS", func(b *testing.B) {
 		server, client := tlsConfigs(b, true)
 		// An uncached bearer costs one recovery more.
 		bearer := signer.key.Sign(digest)
-		compare(b, computing, 0.7, func() {
+		benchratio.Compare(b, benchratio.Computing, benchratio.AtLeast(0.7), func() {
 			c, s := handshakeOnce(b, signer, epoch)
 			if _, err := signature.Recover(digest, bearer); err != nil {
 				b.Fatal(err)
@@ -224,13 +232,24 @@ func BenchmarkFrame(b *testing.B) {
 			s, o := newReplyPair(b)
 			frameCodec = codecs[name]
 			wire := s.chunk(nil, plaintext)
-			b.Run(fmt.Sprintf("4 seal %s %d", name, size), func(b *testing.B) {
-				compare(b, computing, goal[0], func() { wire = s.chunk(wire[:0], plaintext) }, func() { raw = aead.Seal(raw[:0], nonce, plaintext, aad) })
+			row := func(part string) string {
+				switch {
+				case size == 50:
+					return "4d"
+				case name == "wide":
+					return "4c"
+				case part == "seal":
+					return "4a"
+				}
+				return "4b"
+			}
+			b.Run(fmt.Sprintf("%s seal %s %d", row("seal"), name, size), func(b *testing.B) {
+				benchratio.Compare(b, benchratio.Computing, benchratio.AtLeast(goal[0]), func() { wire = s.chunk(wire[:0], plaintext) }, func() { raw = aead.Seal(raw[:0], nonce, plaintext, aad) })
 			})
 			s, _ = newReplyPair(b)
 			wire = s.chunk(wire[:0], plaintext)
-			b.Run(fmt.Sprintf("4 open %s %d", name, size), func(b *testing.B) {
-				compare(b, computing, goal[1], func() {
+			b.Run(fmt.Sprintf("%s open %s %d", row("open"), name, size), func(b *testing.B) {
+				benchratio.Compare(b, benchratio.Computing, benchratio.AtLeast(goal[1]), func() {
 					o.seq = 0
 					if _, _, err := o.chunk(wire); err != nil {
 						b.Fatal(err)
@@ -246,35 +265,45 @@ func BenchmarkFrame(b *testing.B) {
 	}
 }
 
-// BenchmarkReplayWindow and BenchmarkSessionLookup are row 5g.
-func BenchmarkReplayWindow(b *testing.B) {
-	var w replayWindow
-	seq := uint64(0)
-	for b.Loop() {
-		seq++
-		if !w.take(seq) {
-			b.Fatal("refused")
-		}
-	}
-}
-
-func BenchmarkSessionLookup(b *testing.B) {
-	tab := newTable()
-	all := fill(tab)
-	texts := make([][]byte, len(all))
-	for i, s := range all {
-		texts[i] = s.text()
-	}
-	var from atomic.Int64
-	before := cpuTime()
-	b.SetParallelism(1)
-	b.RunParallel(func(pb *testing.PB) {
-		for i := int(from.Add(997)); pb.Next(); i++ {
-			if tab.get(texts[i%len(texts)], epoch) == nil {
-				b.Error("unknown")
+// BenchmarkLookups is row 5g.
+func BenchmarkLookups(b *testing.B) {
+	b.Run("5g replay check", func(b *testing.B) {
+		var w replayWindow
+		seq := uint64(0)
+		const each = 1_000_000
+		benchratio.Measure(b, 20, "cpu-ns", benchratio.AtMost(25), func() float64 {
+			before := benchratio.CPUTime()
+			for range each {
+				seq++
+				if !w.take(seq) {
+					b.Fatal("refused")
+				}
 			}
-		}
+			return float64(benchratio.CPUTime()-before) / each
+		})
 	})
-	b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
-	b.ReportMetric(float64(runtime.GOMAXPROCS(0)), "cores")
+	b.Run("5g session lookup", func(b *testing.B) {
+		tab := newTable()
+		all := fill(tab)
+		texts := make([][]byte, len(all))
+		for i, s := range all {
+			texts[i] = s.text()
+		}
+		const each = 100_000
+		benchratio.Measure(b, 20, "cpu-ns", benchratio.AtMost(120), func() float64 {
+			before := benchratio.CPUTime()
+			var group sync.WaitGroup
+			for from := range 2 { // on as many cores
+				group.Go(func() {
+					for i := range each {
+						if tab.get(texts[(i+997*from)%len(texts)], epoch) == nil {
+							b.Error("unknown")
+						}
+					}
+				})
+			}
+			group.Wait()
+			return float64(benchratio.CPUTime()-before) / (2 * each)
+		})
+	})
 }

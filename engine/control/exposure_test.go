@@ -97,7 +97,7 @@ func TestExposureCanFail(t *testing.T) {
 	type inner struct{ held identity.MasterKey }
 	for name, v := range map[string]any{
 		"secret":     struct{ S secret.Bytes }{},
-		"unexported": struct{ s inner }{},
+		"unexported": struct{ s inner }{inner{held: identity.MasterKey{}}},
 		"deep":       struct{ M map[string][]*inner }{},
 		"by name":    struct{ APIKey string }{},
 		"phrase":     struct{ Phrase []byte }{},
