@@ -1,32 +1,33 @@
 package server
 
 import (
-	"slices"
 	"sync"
 	"time"
 
+	"osaurus/engine/address"
 	"osaurus/engine/channel"
 	"osaurus/engine/eventlog"
 )
 
 // Entry is one request in the in-memory log.
 type Entry struct {
-	Time      time.Time     `json:"time"`
-	Method    string        `json:"method"`
-	Path      string        `json:"path"`
-	Status    int           `json:"status"`
-	Duration  time.Duration `json:"duration_ns"`
-	Transport string        `json:"transport"` // loopback, lan, relay; "+channel" inside it
-	KeyNonce  string        `json:"key_nonce,omitempty"`
-	Audience  string        `json:"audience,omitempty"`
-	Body      string        `json:"body,omitempty"` // redacted and clipped
+	Time      time.Time       `json:"time"`
+	Method    string          `json:"method"`
+	Path      string          `json:"path"`
+	Status    int             `json:"status"`
+	Duration  time.Duration   `json:"duration_ns"`
+	Transport string          `json:"transport"` // loopback, lan, relay; "+channel" inside it
+	KeyNonce  string          `json:"key_nonce,omitempty"`
+	Audience  address.Address `json:"audience,omitzero"`
+	Body      string          `json:"body,omitempty"` // redacted and clipped
 }
 
-// ring holds the last requests: at most ringEntries and ringBytes of bodies.
+// ring holds the last requests: at most ringEntries, and ringBytes of bodies.
 type ring struct {
-	mu      sync.Mutex
-	entries []Entry // oldest first
-	bytes   int
+	mu       sync.Mutex
+	entries  [ringEntries]Entry
+	first, n int
+	bytes    int
 }
 
 func (g *ring) begin(x *exchange, now time.Time) *Entry {
@@ -52,17 +53,23 @@ func (g *ring) end(e *Entry, now time.Time) {
 	e.Duration = now.Sub(e.Time)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.entries = append(g.entries, *e)
-	g.bytes += len(e.Body)
-	for len(g.entries) > ringEntries || g.bytes > ringBytes {
-		g.bytes -= len(g.entries[0].Body)
-		g.entries = slices.Delete(g.entries, 0, 1)
+	for g.n > 0 && (g.n == ringEntries || g.bytes+len(e.Body) > ringBytes) {
+		g.bytes -= len(g.entries[g.first].Body)
+		g.entries[g.first] = Entry{}
+		g.first, g.n = (g.first+1)%ringEntries, g.n-1
 	}
+	g.entries[(g.first+g.n)%ringEntries] = *e
+	g.n++
+	g.bytes += len(e.Body)
 }
 
 // Requests returns the last requests, oldest first.
 func (s *Server) Requests() []Entry {
 	s.ring.mu.Lock()
 	defer s.ring.mu.Unlock()
-	return slices.Clone(s.ring.entries)
+	all := make([]Entry, s.ring.n)
+	for i := range all {
+		all[i] = s.ring.entries[(s.ring.first+i)%ringEntries]
+	}
+	return all
 }

@@ -190,7 +190,7 @@ func (s *Server) authorise(x *exchange) error {
 	}
 	x.access, x.empty = v.access, v.empty
 	if x.access != nil {
-		x.entry.KeyNonce, x.entry.Audience = x.access.Nonce, x.access.Audience.String()
+		x.entry.KeyNonce, x.entry.Audience = x.access.Nonce, x.access.Audience
 	}
 	if !q.public {
 		x.body.release()

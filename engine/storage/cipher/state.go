@@ -122,7 +122,7 @@ func derive(algorithm int, password, salt []byte, rounds int, key []byte) error 
 	}
 	// The library wants a string; it does not keep it, so the caller's memory
 	// is lent rather than copied to where it could not be wiped.
-	derived, err := pbkdf2.Key(h, unsafe.String(&password[0], len(password)), salt, rounds, len(key))
+	derived, err := pbkdf2.Key(h, unsafe.String(&password[0], len(password)), salt, rounds, len(key)) //nolint:gosec // as said
 	if err != nil {
 		return err
 	}
