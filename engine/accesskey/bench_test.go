@@ -32,7 +32,7 @@ func BenchmarkValidate(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	digestOf := sum(sha256.Sum256(raw))
+	digestOf := sha256.Sum256(raw)
 	uncached := func() {
 		w.cache.forget(&digestOf)
 		hit()

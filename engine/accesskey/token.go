@@ -6,6 +6,8 @@ package accesskey
 import (
 	"strings"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"osaurus/engine/address"
 	"osaurus/engine/fault"
 	"osaurus/engine/internal/base64url"
@@ -54,15 +56,16 @@ type token struct {
 // fault.TokenFormat, PayloadEncoding, SignatureEncoding, MalformedPayload.
 func parse(s string) (token, error) {
 	var t token
-	parts := strings.Split(s, ".")
-	if len(s) > MaxToken || len(parts) != 3 || parts[0] != Prefix {
+	rest, ok := strings.CutPrefix(s, Prefix+".")
+	payload, sig, two := strings.Cut(rest, ".")
+	if len(s) > MaxToken || !ok || !two || strings.Contains(sig, ".") {
 		return t, fault.TokenFormat
 	}
 	var err error
-	if t.payload, err = base64url.Decode(parts[1]); err != nil || len(t.payload) == 0 {
+	if t.payload, err = base64url.Decode(payload); err != nil || len(t.payload) == 0 {
 		return t, fault.PayloadEncoding
 	}
-	if t.signature, err = signature.Parse(parts[2]); err != nil {
+	if t.signature, err = signature.Parse(sig); err != nil {
 		return t, fault.SignatureEncoding
 	}
 	if t.claims, err = parseClaims(t.payload); err != nil {
@@ -73,7 +76,7 @@ func parse(s string) (token, error) {
 
 func parseClaims(payload []byte) (Claims, error) {
 	var w wireClaims
-	if canonjson.Unmarshal(payload, &w) != nil || w.Audience == nil || w.Counter == nil || w.IssuedAt == nil || w.Issuer == nil || w.Nonce == nil || *w.Nonce == "" {
+	if jsonv2.Unmarshal(payload, &w) != nil || w.Audience == nil || w.Counter == nil || w.IssuedAt == nil || w.Issuer == nil || w.Nonce == nil || *w.Nonce == "" {
 		return Claims{}, fault.MalformedPayload
 	}
 	aud, err := address.Parse(*w.Audience)

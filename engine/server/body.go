@@ -34,7 +34,8 @@ type body struct {
 	in      io.ReadCloser
 	limit   int64
 	seen    int64
-	control *http.ResponseController // nil inside the channel
+	control http.ResponseController
+	timed   bool // reading has a deadline: not inside the channel
 	now     func() time.Time
 	start   time.Time
 	budget  *budget // nil once authorised
@@ -83,7 +84,7 @@ func (b *body) charge(n int64) bool {
 
 // extend allows one second for each bodyRate bytes beyond the base.
 func (b *body) extend() {
-	if b.control != nil {
+	if b.timed {
 		allowed := bodyTimeout + time.Duration(b.seen/bodyRate+1)*time.Second
 		_ = b.control.SetReadDeadline(b.start.Add(allowed)) // not every writer has one
 	}
@@ -91,7 +92,7 @@ func (b *body) extend() {
 
 // done lifts the deadline: the connection goes on watching for a hang-up.
 func (b *body) done() {
-	if b.control != nil {
+	if b.timed {
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 }

@@ -24,8 +24,9 @@ type request struct {
 
 // verdict is what a request may do.
 type verdict struct {
-	access *accesskey.Access // nil: nobody, or trusted loopback
-	empty  bool              // a model list must be empty
+	access accesskey.Access
+	known  bool // access is whose key it was; else nobody, or trusted loopback
+	empty  bool // a model list must be empty
 }
 
 // decide is the gate of PROTOCOL.md section 4, row by row. validate checks a
@@ -33,16 +34,17 @@ type verdict struct {
 // of an access, or a built-in one.
 func decide(q request, validate func(string) (accesskey.Access, error), sameAgent func(accesskey.Access, string) bool) (verdict, error) {
 	if q.public {
-		return verdict{access: volunteered(q, validate)}, nil // row 1
+		access, known := volunteered(q, validate)
+		return verdict{access: access, known: known}, nil // row 1
 	}
 	if q.trusted {
 		// Row 2: a valid agent-scoped bearer confines even here, an invalid
 		// one is ignored (decisions C3).
-		v := volunteered(q, validate)
-		if v == nil {
+		access, known := volunteered(q, validate)
+		if !known {
 			return verdict{}, nil
 		}
-		return limits(q, *v, sameAgent)
+		return limits(q, access, sameAgent)
 	}
 	if !q.configured {
 		return verdict{}, fault.NoAccessKeys // row 3
@@ -67,7 +69,7 @@ func decide(q request, validate func(string) (accesskey.Access, error), sameAgen
 
 // limits is rows 7 to 9.
 func limits(q request, a accesskey.Access, sameAgent func(accesskey.Access, string) bool) (verdict, error) {
-	v := verdict{access: &a}
+	v := verdict{access: a, known: true}
 	if a.MasterScoped {
 		return v, nil
 	}
@@ -84,16 +86,13 @@ func limits(q request, a accesskey.Access, sameAgent func(accesskey.Access, stri
 	return v, nil
 }
 
-func volunteered(q request, validate func(string) (accesskey.Access, error)) *accesskey.Access {
+func volunteered(q request, validate func(string) (accesskey.Access, error)) (accesskey.Access, bool) {
 	bearer, ok := bearerOf(q.authorization)
 	if !ok {
-		return nil
+		return accesskey.Access{}, false
 	}
 	a, err := validate(bearer)
-	if err != nil {
-		return nil
-	}
-	return &a
+	return a, err == nil
 }
 
 // bearerOf takes the token out of the one Authorization header. More than one

@@ -65,8 +65,8 @@ func TestVolunteeredBearerOnLoopback(t *testing.T) {
 	for bearer, want := range map[string]bool{"good": true, "bad": false} {
 		q.authorization = []string{"Bearer " + bearer}
 		v, err := decide(q, validate, nil)
-		if err != nil || (v.access != nil) != want {
-			t.Errorf("%s: confined %v, %v", bearer, v.access != nil, err)
+		if err != nil || v.known != want {
+			t.Errorf("%s: confined %v, %v", bearer, v.known, err)
 		}
 	}
 	q.path = "/admin/status"

@@ -82,11 +82,20 @@ type exchange struct {
 	access   *accesskey.Access
 	empty    bool // model lists are hidden
 	entry    *Entry
+
+	// held is what the pointers above point to: one allocation for all.
+	held struct {
+		deadlines deadlines
+		status    status
+		body      body
+		entry     Entry
+		access    accesskey.Access
+	}
 }
 
 // ServeHTTP implements http.Handler: the order of PROTOCOL.md section 1.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.serve(&deadlines{ResponseWriter: w, control: http.NewResponseController(w), now: s.c.Now}, r, false)
+	s.serve(w, r, false)
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, inner bool) {
@@ -94,14 +103,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, inner bool) {
 	// What comes through the channel is trusted no more than its bearer, even
 	// from this machine.
 	x := &exchange{w: w, r: r, path: normalise(target(r)), settings: set, trusted: !inner && trustedLoopback(r, set, int(s.port.Load()))}
+	if !inner {
+		x.held.deadlines = deadlines{ResponseWriter: w, control: *http.NewResponseController(w), now: s.c.Now}
+		w = &x.held.deadlines
+		x.w = w
+	}
 	if err := checkHead(r); err != nil {
 		x.refuse(s, err)
 		return
 	}
-	x.body = &body{in: r.Body, limit: bodyLimit(x.path), now: s.c.Now, start: s.c.Now(), budget: &s.budget}
-	if !inner {
-		x.body.control = http.NewResponseController(w)
-	}
+	x.held.body = body{in: r.Body, limit: bodyLimit(x.path), now: s.c.Now, start: s.c.Now(), budget: &s.budget, control: *http.NewResponseController(w), timed: !inner}
+	x.body = &x.held.body
 	defer x.body.release()
 	if r.ContentLength > x.body.limit {
 		w.Header().Set("Connection", "close")
@@ -150,10 +162,11 @@ func checkHead(r *http.Request) error {
 
 // gated runs the gate, then the route.
 func (s *Server) gated(x *exchange) {
-	x.entry = s.ring.begin(x, s.c.Now())
+	x.held.entry = begin(x, s.c.Now())
+	x.entry = &x.held.entry
 	defer func() { s.ring.end(x.entry, s.c.Now()) }()
-	recorder := &status{ResponseWriter: x.w, entry: x.entry}
-	x.w = recorder
+	x.held.status = status{ResponseWriter: x.w, entry: x.entry}
+	x.w = &x.held.status
 	setCORS(x.w.Header(), x.settings.CORS, x.r.Header.Get("Origin"), x.trusted)
 	if err := s.authorise(x); err != nil {
 		x.refuse(s, x.body.drain(err))
@@ -188,8 +201,10 @@ func (s *Server) authorise(x *exchange) error {
 		}
 		return err
 	}
-	x.access, x.empty = v.access, v.empty
-	if x.access != nil {
+	x.empty = v.empty
+	if v.known {
+		x.held.access = v.access
+		x.access = &x.held.access
 		x.entry.KeyNonce, x.entry.Audience = x.access.Nonce, x.access.Audience
 	}
 	if !q.public {

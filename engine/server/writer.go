@@ -9,7 +9,7 @@ import (
 // a stalled reader is still cut.
 type deadlines struct {
 	http.ResponseWriter
-	control *http.ResponseController
+	control http.ResponseController
 	now     func() time.Time
 	next    time.Time
 }

@@ -21,7 +21,7 @@ func Encode(b []byte) string { return strict.EncodeToString(b) }
 // Decode reads s with or without padding. The standard decoder skips CR and
 // LF even when strict, so they are refused first.
 func Decode(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") {
+	if strings.IndexByte(s, '\r') >= 0 || strings.IndexByte(s, '\n') >= 0 {
 		return nil, ErrMalformed
 	}
 	if n := len(s); n%4 == 0 && n > 0 && s[n-1] == '=' {
