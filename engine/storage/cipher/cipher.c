@@ -73,9 +73,13 @@ void osr_pending_key(const void *key, int n) {
   pending_n = n;
 }
 
-// Runs inside every sqlite3_open, before anything reads the file.
+// Runs inside every sqlite3_open, before anything reads the file: parameters
+// set after the first read would ask for a key that is already forgotten.
 static int key_new_connection(sqlite3 *db, char **error, const void *api) {
-  return pending ? sqlite3_key(db, pending, pending_n) : 0;
+  int rc;
+  if (!pending) return 0;
+  if ((rc = sqlite3_key(db, pending, pending_n))) return rc;
+  return sqlite3_exec(db, "PRAGMA cipher_page_size = 4096; PRAGMA kdf_iter = 256000;", NULL, NULL, NULL);
 }
 
 int osr_start(int with_provider) {
