@@ -50,7 +50,10 @@ func (d Driver) fresh(f File) (remove func() error, err error) {
 		}
 		return errors.Join(errs...)
 	}
-	return remove, file.Close()
+	if err := file.Close(); err != nil {
+		return nil, errors.Join(err, remove())
+	}
+	return remove, nil
 }
 
 // Backup implements Engine. The copy keeps user_version, application_id and
@@ -159,7 +162,9 @@ func (d Driver) Export(ctx context.Context, src, dst File, p Progress) (err erro
 		}
 	}()
 	stop := measure(src.Path, dst.Path, p)
-	err = export(ctx, src, dst)
+	if err = export(ctx, src, dst); err == nil {
+		err = rebuildIndexes(ctx, dst)
+	}
 	stop()
 	if err != nil {
 		return err
@@ -198,12 +203,21 @@ func export(ctx context.Context, src, dst File) (err error) {
 			return Classify(err)
 		}
 	}
-	return rebuildIndexes(ctx, db, into)
+	return nil
 }
 
-// rebuildIndexes rebuilds the full-text indexes over other tables' rows.
-func rebuildIndexes(ctx context.Context, db *sql.DB, schema string) error {
-	tables, err := fullText(ctx, db, schema)
+// rebuildIndexes rebuilds the full-text indexes over other tables' rows, on a
+// connection of its own: the one that exported does not know them yet.
+func rebuildIndexes(ctx context.Context, f File) (err error) {
+	db, err := bare(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.ExecContext(ctx, settle); err != nil {
+		return Classify(err)
+	}
+	tables, err := fullText(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -211,7 +225,7 @@ func rebuildIndexes(ctx context.Context, db *sql.DB, schema string) error {
 		if !t.external {
 			continue
 		}
-		if _, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO %s.%s(%s) VALUES('rebuild')", schema, quote(t.name), quote(t.name))); err != nil {
+		if _, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO %s(%s) VALUES('rebuild')", quote(t.name), quote(t.name))); err != nil {
 			return Classify(err)
 		}
 	}
@@ -224,8 +238,8 @@ type fullTextTable struct {
 	external bool // its rows are another table's
 }
 
-func fullText(ctx context.Context, db *sql.DB, schema string) ([]fullTextTable, error) {
-	rows, err := db.QueryContext(ctx, "SELECT name, sql FROM "+schema+".sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'")
+func fullText(ctx context.Context, db *sql.DB) ([]fullTextTable, error) {
+	rows, err := db.QueryContext(ctx, "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'")
 	if err != nil {
 		return nil, Classify(err)
 	}

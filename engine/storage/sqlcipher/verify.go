@@ -89,7 +89,7 @@ func sound(ctx context.Context, db *sql.DB, check string) error {
 }
 
 func checkIndexes(ctx context.Context, db *sql.DB) error {
-	tables, err := fullText(ctx, db, "main")
+	tables, err := fullText(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func describe(ctx context.Context, db *sql.DB) (Report, error) {
 		return Report{}, err
 	}
 	r.Schema = hex.EncodeToString(sum.Sum(nil))
-	indexes, err := fullText(ctx, db, "main")
+	indexes, err := fullText(ctx, db)
 	if err != nil {
 		return Report{}, err
 	}
