@@ -95,7 +95,7 @@ func TestCopies(t *testing.T) {
 			// The next id is remembered, so a deleted row's is not given again.
 			db := mustOpen(t, dst, Options{})
 			defer db.Close()
-			exec(t, db.Write, "INSERT INTO numbered(x) VALUES(2)")
+			mustExec(t, db.Write, "INSERT INTO numbered(x) VALUES(2)")
 			if id := text(t, db.Write, "SELECT max(id) FROM numbered"); id != "42" {
 				t.Errorf("the next id is %s", id)
 			}
@@ -111,11 +111,11 @@ func TestCopiesIncludeTheLog(t *testing.T) {
 	live := File{filepath.Join(t.TempDir(), "db"), a}
 	db := mustOpen(t, live, Options{})
 	defer db.Close()
-	exec(t, db.Write, "CREATE TABLE t(x)")
+	mustExec(t, db.Write, "CREATE TABLE t(x)")
 	if err := db.Checkpoint(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, db.Write, "INSERT INTO t VALUES('late')")
+	mustExec(t, db.Write, "INSERT INTO t VALUES('late')")
 	dead := File{filepath.Join(t.TempDir(), "db"), a}
 	for _, suffix := range []string{"", "-wal"} {
 		// A copy of what a killed process leaves; reading the live file here
@@ -256,8 +256,8 @@ func TestVerifyFindsAForgottenIndex(t *testing.T) {
 	t.Parallel()
 	src := source(t, newKey(t, 0))
 	db := mustOpen(t, src, Options{})
-	exec(t, db.Write, "DROP TRIGGER notes_ai")
-	exec(t, db.Write, "INSERT INTO notes VALUES('late', 'unindexed')")
+	mustExec(t, db.Write, "DROP TRIGGER notes_ai")
+	mustExec(t, db.Write, "INSERT INTO notes VALUES('late', 'unindexed')")
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestVerifyReadsTheLog(t *testing.T) {
 	t.Parallel()
 	src := source(t, newKey(t, 0))
 	db := mustOpen(t, src, Options{})
-	exec(t, db.Write, "INSERT INTO notes VALUES('late', 'x')")
+	mustExec(t, db.Write, "INSERT INTO notes VALUES('late', 'x')")
 	if _, err := (Driver{}).Verify(t.Context(), src); err != nil && !errors.Is(err, ErrBusy) {
 		t.Errorf("while it is open: %v", err)
 	}

@@ -154,5 +154,5 @@ func Classify(err error) error {
 	default:
 		return err
 	}
-	return fmt.Errorf("%w (code %d)", kind, e.ExtendedCode)
+	return fmt.Errorf("%w (code %d)", kind, int(e.ExtendedCode))
 }

@@ -42,7 +42,7 @@ func mustOpen(t testing.TB, f File, o Options) *DB {
 	return db
 }
 
-func exec(t testing.TB, db *sql.DB, query string, args ...any) {
+func mustExec(t testing.TB, db *sql.DB, query string, args ...any) {
 	t.Helper()
 	if _, err := db.Exec(query, args...); err != nil {
 		t.Fatalf("%s: %v", query, err)
@@ -69,14 +69,14 @@ func fill(t testing.TB, db *DB) {
 		"PRAGMA user_version = 7",
 		"PRAGMA application_id = 77",
 	} {
-		exec(t, db.Write, s)
+		mustExec(t, db.Write, s)
 	}
 	for i := range 200 {
-		exec(t, db.Write, "INSERT INTO notes VALUES(?, ?)", fmt.Sprintf("id-%d", i), fmt.Sprintf("%s number%d", sentence, i))
+		mustExec(t, db.Write, "INSERT INTO notes VALUES(?, ?)", fmt.Sprintf("id-%d", i), fmt.Sprintf("%s number%d", sentence, i))
 	}
-	exec(t, db.Write, "DELETE FROM notes WHERE id LIKE 'id-1%'")
-	exec(t, db.Write, "INSERT INTO fts_notes(fts_notes) VALUES('rebuild')")
-	exec(t, db.Write, "ANALYZE")
+	mustExec(t, db.Write, "DELETE FROM notes WHERE id LIKE 'id-1%'")
+	mustExec(t, db.Write, "INSERT INTO fts_notes(fts_notes) VALUES('rebuild')")
+	mustExec(t, db.Write, "ANALYZE")
 }
 
 func TestPolicy(t *testing.T) {
@@ -104,7 +104,7 @@ func TestPolicy(t *testing.T) {
 				if got := text(t, db.Read, "PRAGMA wal_autocheckpoint"); got != "0" {
 					t.Errorf("a reader checkpoints after %s pages", got)
 				}
-				exec(t, db.Write, "CREATE TABLE t(x)")
+				mustExec(t, db.Write, "CREATE TABLE t(x)")
 				if _, err := db.Read.Exec("INSERT INTO t VALUES(1)"); err == nil {
 					t.Error("a reader wrote")
 				}
@@ -125,7 +125,7 @@ func TestNothingReadable(t *testing.T) {
 	f := File{filepath.Join(t.TempDir(), "db.sqlite"), newKey(t, 0)}
 	db := mustOpen(t, f, Options{Readers: 1})
 	fill(t, db)
-	exec(t, db.Write, "CREATE TEMP TABLE spill AS SELECT a.body FROM notes a, notes b LIMIT 20000")
+	mustExec(t, db.Write, "CREATE TEMP TABLE spill AS SELECT a.body FROM notes a, notes b LIMIT 20000")
 	if n := text(t, db.Read, "SELECT count(*) FROM fts_notes WHERE fts_notes MATCH 'planted'"); n == "0" {
 		t.Fatal("the index finds nothing")
 	}
@@ -212,8 +212,8 @@ func TestErrorsTellNothing(t *testing.T) {
 	f := File{filepath.Join(t.TempDir(), "db"), newKey(t, 0)}
 	db := mustOpen(t, f, Options{})
 	defer db.Close()
-	exec(t, db.Write, "CREATE TABLE t(x UNIQUE)")
-	exec(t, db.Write, "INSERT INTO t VALUES(?)", sentence)
+	mustExec(t, db.Write, "CREATE TABLE t(x UNIQUE)")
+	mustExec(t, db.Write, "INSERT INTO t VALUES(?)", sentence)
 	_, unique := db.Write.Exec("INSERT INTO t VALUES(?)", sentence)
 	_, wrong := Driver{}.Open(t.Context(), File{f.Path, newKey(t, 1)}, Options{})
 	for _, err := range []error{unique, wrong} {
@@ -232,7 +232,7 @@ func TestTx(t *testing.T) {
 	t.Parallel()
 	db := mustOpen(t, File{filepath.Join(t.TempDir(), "db"), newKey(t, 0)}, Options{Readers: 1})
 	defer db.Close()
-	exec(t, db.Write, "CREATE TABLE t(x)")
+	mustExec(t, db.Write, "CREATE TABLE t(x)")
 	insert := func(tx *sql.Tx) error { _, err := tx.Exec("INSERT INTO t VALUES(1)"); return err }
 	broken := errors.New("broken")
 	if err := db.Tx(t.Context(), insert); err != nil {
