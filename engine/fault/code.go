@@ -120,6 +120,16 @@ const (
 	InvalidFormat
 	PayloadTooLarge
 	HeadersTooLarge
+
+	// Storage.
+	StorageLocked       // the key is not available now; nothing is written
+	StorageKeyMissing   // the keystore has no key and encrypted data exists
+	StorageBusy         // an operation over all stores runs
+	StoreDamaged        // a store does not open with its key, or is no database
+	StoreMissing        // a store on record is gone
+	StorePlaintext      // a store on record as encrypted is plaintext
+	StoreUnsafePath     // a link, a folder or another person's file
+	StoreForwardVersion // written by a newer version
 	codeCount
 )
 
@@ -225,6 +235,15 @@ var table = [codeCount]row{
 	InvalidFormat:   {"", http.StatusBadRequest, "Invalid request format", "", E5},
 	PayloadTooLarge: {"", http.StatusRequestEntityTooLarge, "Request body too large", "payload_too_large", E6},
 	HeadersTooLarge: {"", http.StatusRequestHeaderFieldsTooLarge, "Request header fields too large", "request_header_fields_too_large", E6},
+
+	StorageLocked:       {"storage_locked", http.StatusServiceUnavailable, "the storage key is not available, so stored data stays closed", "", Local},
+	StorageKeyMissing:   {"storage_key_missing", http.StatusServiceUnavailable, "the storage key is missing but encrypted data exists; no new key is made, to avoid losing it", "", Local},
+	StorageBusy:         {"storage_busy", http.StatusServiceUnavailable, "stored data is being moved or encrypted; try again when that is done", "", Local},
+	StoreDamaged:        {"store_corrupt", http.StatusInternalServerError, "a store is damaged", "", Local},
+	StoreMissing:        {"store_missing", http.StatusInternalServerError, "a store on record is missing", "", Local},
+	StorePlaintext:      {"store_unexpected_plaintext", http.StatusInternalServerError, "a store on record as encrypted is plaintext", "", Local},
+	StoreUnsafePath:     {"store_unsafe_path", http.StatusInternalServerError, "a store's path is not a regular file of this user", "", Local},
+	StoreForwardVersion: {"store_forward_version", http.StatusInternalServerError, "a store was written by a newer version", "", Local},
 }
 
 func (c Code) row() row {
