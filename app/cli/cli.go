@@ -36,6 +36,7 @@ var Version = "dev"
 
 // System is what the command line may touch of its process.
 type System struct {
+	Program        string // as it is typed
 	Args           []string
 	Stdin          *os.File
 	Stdout, Stderr io.Writer
@@ -151,12 +152,12 @@ func (a *app) report(err error) int {
 		exit, code, next = exitUsage, "usage", "osaurus --help"
 	}
 	if a.json {
-		a.print(map[string]any{"error": map[string]any{"code": code, "message": text, "exit": exit, "next": next}})
+		a.print(map[string]any{"error": map[string]any{"code": code, "message": text, "exit": exit, "next": a.typed(next)}})
 		return exit
 	}
-	fmt.Fprintf(a.Stderr, "%s %s\n", a.term.paint(red, "error:"), text)
+	fmt.Fprintf(a.Stderr, "%s %s\n", a.term.paint(red, "error:"), a.typed(text))
 	if next != "" {
-		fmt.Fprintf(a.Stderr, "  next:  %s\n", next)
+		fmt.Fprintf(a.Stderr, "  next:  %s\n", a.typed(next))
 	}
 	return exit
 }
@@ -166,6 +167,9 @@ func classify(err error) (exit int, code, next string) {
 		return exitUsage, "usage", e.next
 	}
 	if e, ok := errors.AsType[*control.Error](err); ok {
+		if e.Exit == exitUsage {
+			return e.Exit, e.Code, "osaurus --help"
+		}
 		return e.Exit, e.Code, nextFor(e.Code)
 	}
 	switch {
@@ -227,7 +231,7 @@ func (a *app) print(v any) {
 // say talks to the person on stderr; results go to stdout.
 func (a *app) say(format string, args ...any) {
 	if !a.quiet && !a.json {
-		fmt.Fprintf(a.Stderr, format+"\n", args...)
+		fmt.Fprintln(a.Stderr, a.typed(fmt.Sprintf(format, args...)))
 	}
 }
 

@@ -113,7 +113,7 @@ func (a *app) showFindings(list []engine.Finding) {
 			a.out("         %s", f.Text)
 		}
 		if f.Next != "" {
-			a.out("         next: %s", f.Next)
+			a.out("         next: %s", a.typed(f.Next))
 		}
 	}
 }

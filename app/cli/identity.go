@@ -212,9 +212,18 @@ func (a *app) identityReset() *cobra.Command {
 	})
 }
 
+// newPassphrase is the first line of stdin, as --passphrase-fd will read it, or
+// what is typed.
+func (a *app) newPassphrase() (secret.Bytes, error) {
+	if a.term.interactive {
+		return a.term.askSecret("New passphrase: ")
+	}
+	return readSecretFD(0, a.Stdin)
+}
+
 func (a *app) passphraseCommand() *cobra.Command {
 	set := a.host("set", "Seal the keystore with a passphrase", func(ctx context.Context, c *control.Client) error {
-		p, err := a.readSecret("New passphrase: ")
+		p, err := a.newPassphrase()
 		if err != nil {
 			return err
 		}

@@ -213,7 +213,7 @@ func (a *app) runCommand() *cobra.Command {
 var errCutOff = errors.New("the answer was cut off before its end")
 
 func (a *app) streamRun(ctx context.Context, c *control.Client, in control.Run) error {
-	finished := false
+	finished, printed := false, false
 	var failed *control.Error
 	err := c.Run(ctx, in, func(ev control.RunEvent) error {
 		finished = finished || ev.Done
@@ -227,10 +227,11 @@ func (a *app) streamRun(ctx context.Context, c *control.Client, in control.Run) 
 		if ev.Reasoning != "" && !a.quiet {
 			fmt.Fprint(a.Stderr, a.term.paint(dim, ev.Reasoning))
 		}
+		printed = printed || ev.Content != ""
 		_, err := io.WriteString(a.Stdout, ev.Content)
 		return err
 	})
-	if !a.json {
+	if printed {
 		a.out("")
 	}
 	switch {

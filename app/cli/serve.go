@@ -95,7 +95,7 @@ func (a *app) showPhrase(phrase, code secret.Bytes) {
 	if !code.IsZero() {
 		fmt.Fprintf(a.Stderr, "\nRecovery code %s: for a claim at a service. It cannot restore the key.\n", code.Expose())
 	}
-	fmt.Fprintf(a.Stderr, "\nWhen it is saved:  osaurus identity acknowledge\n\n")
+	fmt.Fprintln(a.Stderr, a.typed("\nWhen it is saved:  osaurus identity acknowledge\n"))
 }
 
 // greet says where the host is and what to do next.
@@ -111,10 +111,6 @@ func (a *app) greet(e *engine.Engine) {
 		return
 	}
 	a.say("%s at %s (%s)", a.term.paint(green, "Serving"), a.term.paint(bold, base), where)
-	home := ""
-	if a.Getenv("OSAURUS_HOME") == "" && !strings.HasSuffix(a.home, "/.osaurus") || a.homeFlag() {
-		home = " --home " + a.home
-	}
 	for _, g := range e.Agents.List() {
 		if !g.BuiltIn && !g.Address.IsZero() {
 			a.say("  agent %-16s %s\n        id %s", g.Name, g.Address, g.ID)
@@ -125,22 +121,13 @@ func (a *app) greet(e *engine.Engine) {
 			break
 		}
 	}
-	a.say("Requests to pair are asked here, or:  osaurus%s approvals watch", home)
+	a.say("Requests to pair are asked here, or:  osaurus approvals watch")
 	if e.Keystore().Strength() == keystore.Unwrapped {
-		a.say("%s secrets are encrypted, but the key lies beside the data. Seal it:\n  osaurus%s identity passphrase set", a.term.paint(yellow, "warning:"), home)
+		a.say("%s secrets are encrypted, but the key lies beside the data. Seal it:\n  osaurus identity passphrase set", a.term.paint(yellow, "warning:"))
 	}
 	if e.Provider().BaseURL == "" {
-		a.say("No model provider is chosen yet:  osaurus%s provider probe", home)
+		a.say("No model provider is chosen yet:  osaurus provider probe")
 	}
-}
-
-func (a *app) homeFlag() bool {
-	for _, arg := range a.Args {
-		if arg == "--home" || strings.HasPrefix(arg, "--home=") {
-			return true
-		}
-	}
-	return false
 }
 
 // offerProvider asks whether the first provider found may be used (decisions

@@ -1,6 +1,7 @@
 package accesskey
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -223,12 +224,7 @@ func (k *Keys) List() []Metadata {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	list := slices.Clone(k.metadata)
-	slices.SortStableFunc(list, func(a, b Metadata) int {
-		if a.Counter > b.Counter {
-			return -1
-		}
-		return 1
-	})
+	slices.SortStableFunc(list, func(a, b Metadata) int { return cmp.Compare(b.Counter, a.Counter) })
 	return list
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"osaurus/engine"
@@ -23,7 +24,8 @@ import (
 const (
 	maxRequest    = 4 << 20 // bytes
 	headerTimeout = 10 * time.Second
-	maxSocketPath = 100 // bytes; the system allows a little more
+	drainTimeout  = 2 * time.Second // for replies under way when the host stops
+	maxSocketPath = 100             // bytes; the system allows a little more
 )
 
 // Server answers the control API for one engine.
@@ -80,12 +82,23 @@ func ListenSocket(ctx context.Context, path string) (net.Listener, error) {
 // Serve answers on l until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{Handler: s.mux, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
-	stopped := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stopped()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	ended := make(chan struct{})
+	dismiss := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		if srv.Shutdown(drain) != nil {
+			_ = srv.Close() // whoever is left has had the time
+		}
+	})
+	err := srv.Serve(l)
+	if !dismiss() {
+		<-ended
 	}
-	return nil
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
 }
 
 // op registers an operation that takes and returns JSON.
@@ -99,6 +112,9 @@ func op[In, Out any](s *Server, name string, f func(ctx context.Context, in In) 
 		if err != nil {
 			refuse(w, err)
 			return
+		}
+		if list := reflect.ValueOf(&out).Elem(); list.Kind() == reflect.Slice && list.IsNil() {
+			list.Set(reflect.MakeSlice(list.Type(), 0, 0)) // an empty list, not null
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(out) // a client that is gone cannot be told so

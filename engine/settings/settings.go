@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"osaurus/engine/atomicfile"
+	"osaurus/engine/fault"
 	"osaurus/engine/internal/canonjson"
 )
 
@@ -81,7 +82,7 @@ func read(path string) ([]byte, error) {
 // Save validates and replaces path durably.
 func Save[T Validator](path string, values T) error {
 	if err := values.Validate(); err != nil {
-		return err
+		return fault.WithText(fault.Usage, err.Error())
 	}
 	raw, err := json.MarshalIndent(document[T]{Version, values}, "", "  ")
 	if err != nil {

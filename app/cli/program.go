@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// ProgramName returns how the program that was started as arg0 is typed: its
+// bare name where the search path finds it.
+func ProgramName(arg0 string) string {
+	found, err := exec.LookPath(filepath.Base(arg0))
+	if err != nil {
+		return arg0
+	}
+	a, errA := os.Stat(found)
+	b, errB := os.Stat(arg0)
+	if filepath.Base(arg0) == arg0 || errA == nil && errB == nil && os.SameFile(a, b) {
+		return filepath.Base(arg0)
+	}
+	return arg0
+}
+
+// typed makes the commands in a text ones that work as they stand: for this
+// program, and for this home when it was named by a flag.
+func (a *app) typed(text string) string {
+	program, home := a.Program, ""
+	if program == "" {
+		program = "osaurus"
+	}
+	for _, arg := range a.Args {
+		if arg == "--home" || strings.HasPrefix(arg, "--home=") {
+			home = " --home " + quoted(a.home)
+		}
+	}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		at := strings.Index(line, "osaurus ")
+		if at < 0 || at > 0 && !strings.HasSuffix(line[:at], "  ") && !strings.HasSuffix(line[:at], ": ") {
+			continue // prose that names the program
+		}
+		with := program + home
+		if strings.Contains(line[at:], "--home ") {
+			with = program
+		}
+		lines[i] = line[:at] + with + line[at+len("osaurus"):]
+	}
+	return strings.Join(lines, "\n")
+}
+
+// quoted makes a path one word of a shell.
+func quoted(path string) string {
+	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
