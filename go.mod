@@ -11,6 +11,7 @@ require (
 	github.com/gofrs/flock v0.13.2 // one host for each home
 	github.com/google/uuid v1.6.0 // agents' ids
 	github.com/miekg/dns v1.1.61 // reading mDNS messages
+	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted databases
 	github.com/segmentio/asm v1.2.1 // vectored base64
 	github.com/spf13/cobra v1.10.2 // the command line
 	github.com/tyler-smith/go-bip39 v1.1.0 // recovery words
@@ -23,16 +24,15 @@ require (
 
 // Used by tests alone.
 require (
+	github.com/creack/pty v1.1.24 // terminals
+	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line
+	github.com/spf13/pflag v1.0.9 // every flag's help
 	go.uber.org/goleak v1.3.0 // no goroutine left behind
 	pgregory.net/rapid v1.3.0 // state-machine tests
 )
 
 require (
-	github.com/creack/pty v1.1.24 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // indirect
-	github.com/rogpeppe/go-internal v1.16.0 // indirect
-	github.com/spf13/pflag v1.0.9 // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect
 	github.com/vishvananda/netns v0.0.0-20200728191858-db3c7e526aae // indirect
 	golang.org/x/mod v0.41.0 // indirect

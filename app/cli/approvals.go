@@ -106,9 +106,10 @@ func (a *app) promptApprovals(ctx context.Context) {
 // prompter shows one prompt at a time and stops asking when it was answered
 // elsewhere.
 type prompter struct {
-	id     string
-	cancel context.CancelFunc
-	done   chan struct{}
+	id       string
+	cancel   context.CancelFunc
+	done     chan struct{}
+	answered bool // in this terminal; valid once done is closed
 }
 
 func (p *prompter) stop() {
@@ -125,23 +126,34 @@ func (p *prompter) show(ctx context.Context, a *app, c *control.Client, s contro
 	}
 	p.stop()
 	if s.Current == nil {
-		if p.id != "" && s.Last != nil {
+		if p.id != "" && !p.answered && s.Last != nil {
 			a.say("The request ended: %s.", s.Last.Reason)
 		}
 		p.id = ""
 		return
 	}
-	p.id = s.Current.ID
-	ctx, p.cancel = context.WithCancel(ctx)
-	p.done = make(chan struct{})
+	p.id, p.answered = s.Current.ID, false
+	asking, cancel := context.WithCancel(ctx)
+	p.cancel, p.done = cancel, make(chan struct{})
 	prompt := *s.Current
 	go func() {
 		defer close(p.done)
-		a.askApproval(ctx, c, prompt, lines)
+		validity, ok := a.askApproval(asking, prompt, lines)
+		if !ok {
+			return
+		}
+		p.answered = true
+		// Not with asking, which ends as soon as the host has our answer.
+		if err := c.Answer(ctx, control.Answer{ID: prompt.ID, Validity: validity.String()}); err != nil {
+			a.say("%s %s", a.term.paint(red, "error:"), err)
+			return
+		}
+		a.say("Answered: %s", validity)
 	}()
 }
 
-func (a *app) askApproval(ctx context.Context, c *control.Client, p pairing.Prompt, lines <-chan string) {
+// askApproval asks until a word is typed, or until ctx ends, which is false.
+func (a *app) askApproval(ctx context.Context, p pairing.Prompt, lines <-chan string) (pairing.Validity, bool) {
 	fmt.Fprintf(a.Stderr, "\n%s\n  agent      %s\n  connector  %s\n  from       %s\n", a.term.paint(bold, "Somebody asks to talk to one of your agents."), p.AgentName, p.Connector, p.Source)
 	fmt.Fprintf(a.Stderr, "  It may run this agent and read its answers. The key travels sealed.\n  Compare the connector's address with what its owner sees.\n")
 	fmt.Fprintf(a.Stderr, "  Type  allow (90 days) · session (until this host stops) · permanent · deny\n")
@@ -152,21 +164,19 @@ func (a *app) askApproval(ctx context.Context, c *control.Client, p pairing.Prom
 		select {
 		case <-ctx.Done():
 			fmt.Fprintln(a.Stderr)
-			return
+			return pairing.Deny, false
 		case <-tick.C:
 			fmt.Fprint(a.Stderr, "\r")
 		case line := <-lines:
 			validity, ok := choice(line)
-			if time.Since(p.Asked) < keysAsleep || !ok {
+			switch {
+			case !ok:
 				fmt.Fprintln(a.Stderr, "  Type one of the words.")
-				continue
+			case time.Since(p.Asked) < keysAsleep:
+				fmt.Fprintln(a.Stderr, "  That was quick. Read it, then type the word again.")
+			default:
+				return validity, true
 			}
-			if err := c.Answer(ctx, control.Answer{ID: p.ID, Validity: validity.String()}); err != nil {
-				a.say("%s %s", a.term.paint(red, "error:"), err)
-				return
-			}
-			a.say("Answered: %s", validity)
-			return
 		}
 	}
 }

@@ -165,6 +165,9 @@ func TestServeAtATerminal(t *testing.T) {
 	}
 	x.typeLine("\x03")
 	x.until("Stopped.")
+	if all := x.text(); strings.Contains(all, "error:") || strings.Contains(all, "The request ended") {
+		t.Errorf("an answered request is told as another thing:\n%s", all)
+	}
 }
 
 // TestSecretsAreNotEchoed: neither while typed nor afterwards.

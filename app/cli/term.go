@@ -78,10 +78,15 @@ func (t *term) askSecret(prompt string) (secret.Bytes, error) {
 	if !t.interactive {
 		return secret.Bytes{}, usage("the same command with --passphrase-fd 0", "there is no terminal to ask for a secret")
 	}
+	// Who sees the prompt may type at once: the echo is off by then.
+	echo, err := echoOff(int(t.in.Fd()))
+	if err != nil {
+		return secret.Bytes{}, err
+	}
 	fmt.Fprint(t.err, prompt)
 	raw, err := xterm.ReadPassword(int(t.in.Fd()))
 	fmt.Fprintln(t.err)
-	return secret.Take(raw), err
+	return secret.Take(raw), errors.Join(err, echo())
 }
 
 // confirm asks for the word yes. Return alone is no.

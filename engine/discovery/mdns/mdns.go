@@ -95,14 +95,11 @@ func (m *MDNS) applyLocked(ctx context.Context, i discovery.Instance) error {
 	if ok {
 		before = &old.instance
 	}
-	switch discovery.Compare(before, i) {
-	case discovery.None:
-		return nil
-	case discovery.UpdateTXT:
-		old.handle.UpdateText(escaped(i.TXT()), m.responder)
-		m.current[i.AgentID] = published{i, old.handle}
+	if discovery.Compare(before, i) == discovery.None {
 		return nil
 	}
+	// The library's UpdateText writes what its responder reads meanwhile, so
+	// a new text is told as a goodbye and a new announcement.
 	if ok {
 		m.withdrawLocked(ctx, i.AgentID)
 	}
