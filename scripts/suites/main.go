@@ -27,6 +27,7 @@ type suite struct {
 
 var suites = []suite{
 	{"packages", "Debian packages that suites need", installPackages},
+	{"sqlcipher", "another SQLCipher 4 for the tests of engine/storage", fetchSQLCipher},
 	{"vet", "go vet for this machine", command("go", "vet", "./...")},
 	{"modules", "go.mod and go.sum are complete and untouched", modules},
 	{"arch", "import directions, sizes, documentation", goTest("./scripts/archtest")},

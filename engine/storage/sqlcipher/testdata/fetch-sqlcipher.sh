@@ -4,11 +4,13 @@
 # interoperability tests (decisions D12). Nothing is installed.
 #   fetch-sqlcipher.sh [folder, default build/sqlcipher]
 set -eu
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
+[ -n "$mirror" ] || { echo "apt knows no mirror" >&2; exit 1; }
 to=$(mkdir -p "${1:-build/sqlcipher}" && cd "${1:-build/sqlcipher}" && pwd)
 apt=$to/apt
 mkdir -p "$apt/etc/apt.conf.d" "$apt/etc/preferences.d" "$apt/lists/partial" "$apt/archives/partial" "$apt/debs" "$to/root"
 : > "$apt/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main" > "$apt/etc/sources.list"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" > "$apt/etc/sources.list"
 cat > "$apt/apt.conf" <<END
 Dir::Etc "$apt/etc";
 Dir::State::lists "$apt/lists";

@@ -1,0 +1,121 @@
+// Command bench runs every benchmark that has a goal and prints, for each, the
+// median and quartiles of what was measured, the goal, and whether it was met.
+//
+// Usage:
+//
+//	bench [-rows regexp] [-check] [-json] [package …]
+//
+// A goal that is missed has a reason and a fallback bound in reasons.txt. With
+// -check the exit status is 1 when a figure is beyond its goal and its fallback,
+// and when a reason is left over for a goal that is met by far. The exit status
+// is 2 when a benchmark could not be run.
+package main
+
+import (
+	"bufio"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+//go:embed reasons.txt
+var reasonsFile string
+
+func main() {
+	rows := flag.String("rows", "[0-9S]", "regular expression for the start of the rows to run")
+	check := flag.Bool("check", false, "fail when a goal is missed without a reason")
+	asJSON := flag.Bool("json", false, "print the figures as JSON")
+	flag.Parse()
+	packages := flag.Args()
+	if len(packages) == 0 {
+		packages = []string{"./..."}
+	}
+	table, err := measure(*rows, packages)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	if *asJSON {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(table)
+	} else {
+		err = render(os.Stdout, table)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	if bad := unexplained(table); *check && len(bad) > 0 {
+		for _, line := range bad {
+			fmt.Fprintln(os.Stderr, "bench:", line)
+		}
+		os.Exit(1)
+	}
+}
+
+// measure runs the benchmarks one package after the other, telling each
+// figure on stderr as it comes.
+func measure(rows string, packages []string) ([]figure, error) {
+	reasons, err := parseReasons(reasonsFile)
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"test", "-p", "1", "-run", "^$", "-bench", ".*/^" + rows, "-benchtime", "1x"}, packages...)
+	cmd := exec.Command("go", args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	table, err := read(out, func(line string) { fmt.Fprintln(os.Stderr, line) })
+	if err := errors.Join(err, cmd.Wait()); err != nil {
+		return nil, err
+	}
+	if len(table) == 0 {
+		return nil, fmt.Errorf("no benchmark has a row that starts with %q", rows)
+	}
+	for i := range table {
+		table[i].explain(reasons)
+	}
+	return table, nil
+}
+
+// read takes the figures from the output of go test, and tells each as it
+// comes, and what failed.
+func read(r io.Reader, tell func(line string)) ([]figure, error) {
+	var table []figure
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		f, ok, err := parseLine(lines.Text())
+		switch {
+		case err != nil:
+			return nil, err
+		case ok:
+			table = append(table, f)
+			tell(fmt.Sprintf("%-3s %s", f.Row, f.What))
+		case !noise(lines.Text()):
+			tell(lines.Text())
+		}
+	}
+	sortRows(table)
+	return table, lines.Err()
+}
+
+func noise(line string) bool {
+	for _, prefix := range []string{"goos:", "goarch:", "cpu:", "pkg:", "PASS", "ok ", "ok\t", "?"} {
+		if strings.HasPrefix(line, prefix) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,107 @@
+// Command fuzz runs every fuzz target of the project, one after the other.
+//
+// Usage:
+//
+//	fuzz [-time 10s] [-run regexp] [-list] [package …]
+//
+// The exit status is 0 when no target failed, 1 when one did and 2 when the
+// targets could not be run. What go test found lies below testdata/fuzz of its
+// package and is a test from then on.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+)
+
+func main() {
+	each := flag.Duration("time", 10*time.Second, "time for each target")
+	match := flag.String("run", "", "regular expression for the targets, as in osaurus/engine/channel.FuzzFrame")
+	list := flag.Bool("list", false, "list the targets and stop")
+	flag.Parse()
+	packages := flag.Args()
+	if len(packages) == 0 {
+		packages = []string{"./..."}
+	}
+	targets, err := find(*match, packages)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fuzz:", err)
+		os.Exit(2)
+	}
+	failed := 0
+	for i, t := range targets {
+		fmt.Printf("[%d/%d] %s\n", i+1, len(targets), t)
+		if !*list && !t.fuzz(*each) {
+			failed++
+		}
+	}
+	if failed > 0 {
+		fmt.Fprintf(os.Stderr, "fuzz: %d of %d targets failed\n", failed, len(targets))
+		os.Exit(1)
+	}
+}
+
+// target is one fuzz function.
+type target struct{ pkg, name string }
+
+func (t target) String() string { return t.pkg + "." + t.name }
+
+// fuzz is false when the target failed, which go test has told by then.
+func (t target) fuzz(each time.Duration) bool {
+	cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), t.pkg)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run() == nil
+}
+
+// find lists the targets of the packages whose name matches.
+func find(match string, packages []string) ([]target, error) {
+	wanted, err := regexp.Compile(match)
+	if err != nil {
+		return nil, fmt.Errorf("-run: %w", err)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command("go", append([]string{"test", "-list", "^Fuzz"}, packages...)...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing the targets: %w\n%s%s", err, out, &stderr)
+	}
+	var all []target
+	for _, t := range parseList(string(out)) {
+		if wanted.MatchString(t.String()) {
+			all = append(all, t)
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no fuzz target matches %q", match)
+	}
+	return all, nil
+}
+
+// parseList reads what go test -list prints: the names of a package, then a
+// line "ok" with the package.
+func parseList(out string) []target {
+	var all []target
+	var names []string
+	lines := bufio.NewScanner(strings.NewReader(out))
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		switch {
+		case len(f) == 1 && strings.HasPrefix(f[0], "Fuzz"):
+			names = append(names, f[0])
+		case len(f) >= 2 && f[0] == "ok":
+			for _, name := range names {
+				all = append(all, target{f[1], name})
+			}
+			names = nil
+		}
+	}
+	return all
+}
