@@ -22,10 +22,7 @@ import (
 )
 
 // BenchmarkCall is rows 5a and 5b: sealed calls against the same over TLS 1.3,
-// both on one kept-alive connection. The goals were set for bodies that are
-// base64 once and a TLS whose cipher is 1.6 times as fast as ours; the protocol
-// has bodies in base64 twice (1.78 times the bytes), and where AES has vector
-// instructions TLS's cipher is 2.6 times as fast. There they are missed.
+// both on one kept-alive connection.
 func BenchmarkCall(b *testing.B) {
 	goals := map[string]map[int]float64{"portable": {4096: 0.75, 65536: 0.42}, "wide": {4096: 0.9, 65536: 0.8}}
 	for _, size := range []int{4096, 65536} {
