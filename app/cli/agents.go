@@ -158,7 +158,23 @@ func (a *app) keyCommands(root *cobra.Command) {
 	root.AddCommand(parent("who", "keys", "Access keys: who may call this host", list, a.createKey(),
 		simple("revoke", "End an access key now", "Whoever uses the key loses access now."),
 		simple("delete", "End an access key and forget it", "Whoever uses the key loses access now, and its record goes."),
-		a.trustCommand()))
+		a.refuseBefore(), a.trustCommand()))
+}
+
+func (a *app) refuseBefore() *cobra.Command {
+	return command("", "refuse-before now|TIME", "End every access key that was issued before a moment", "  osaurus keys refuse-before now\n  osaurus keys refuse-before 2026-11-01T08:00:00Z", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		t := time.Now()
+		if args[0] != "now" {
+			var err error
+			if t, err = time.Parse(time.RFC3339, args[0]); err != nil {
+				return usage("osaurus keys refuse-before now", "%q is neither the word now nor a time like 2026-11-01T08:00:00Z", args[0])
+			}
+		}
+		if err := a.confirm("Whoever uses a key from before loses access now. This cannot be undone."); err != nil {
+			return err
+		}
+		return a.withHost(ctx, func(ctx context.Context, c *control.Client) error { return c.RefuseKeysBefore(ctx, t) })
+	})
 }
 
 func badge(k accesskey.Metadata) string {

@@ -123,7 +123,9 @@ func (a *app) identityRestore() *cobra.Command {
 			if id.Replaced {
 				a.say("The replaced identity is kept in the keystore until:  osaurus identity confirm")
 			}
-			a.say("Access keys revoked on another machine are not known here. If this home is a copy, revoke what you do not trust:  osaurus keys list")
+			if id.Forgetful {
+				a.say("%s no revocations are known here: keys of this identity that were revoked elsewhere would work again.\nRefuse every key issued until now:  osaurus keys refuse-before now", a.term.paint(yellow, "warning:"))
+			}
 			return a.result(id, func() { a.out("%s", id.Address) })
 		})
 	})

@@ -84,6 +84,14 @@ func (k *Keys) RevokeIssuer(ctx context.Context, iss address.Address) error {
 	return k.commitLocked(ctx, next, Revocation{issuer: iss})
 }
 
+// Remembers reports whether any revocation is stored. Where none is after a
+// restore, keys that were revoked elsewhere would be taken again.
+func (k *Keys) Remembers() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.state.revoked)+len(k.state.thresholds) > 0 || k.state.notBefore > 0
+}
+
 // RefuseBefore ends every key issued before t: the answer to a restore that
 // brought no revocation data (decisions C15).
 func (k *Keys) RefuseBefore(ctx context.Context, t time.Time) error {
@@ -175,6 +183,9 @@ func (k *Keys) commitLocked(ctx context.Context, next revocations, r Revocation)
 	}
 	if !r.issuer.IsZero() {
 		k.c.Log("issuer_revoked", slog.String("issuer", r.issuer.String()))
+	}
+	if r.notBefore {
+		k.c.Log("keys_refused_before", slog.Time("issuedBefore", time.Unix(next.notBefore, 0).UTC()))
 	}
 	for _, f := range k.observers {
 		f(r)

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"osaurus/engine/accesskey"
 	"osaurus/engine/address"
@@ -132,6 +133,12 @@ func (s *Server) keyOps() {
 	op(s, "keys/mint", s.mint)
 	do(s, "keys/revoke", func(ctx context.Context, in ID) error { return k.Revoke(ctx, in.ID) })
 	do(s, "keys/delete", func(ctx context.Context, in ID) error { return k.Delete(ctx, in.ID) })
+	do(s, "keys/refuse-before", func(ctx context.Context, in RefuseBefore) error {
+		if in.Time.IsZero() || in.Time.After(time.Now()) {
+			return fault.WithText(fault.Usage, "keys can be refused up to a time that has been")
+		}
+		return k.RefuseBefore(ctx, in.Time)
+	})
 	op(s, "keys/whitelist", func(context.Context, Empty) ([]accesskey.Trusted, error) { return k.Whitelist(), nil })
 	do(s, "keys/trust", func(ctx context.Context, in Trust) error {
 		aud, err := s.audience(in.Agent)

@@ -27,6 +27,7 @@ type Identity struct {
 	DeviceName   string          `json:"device_name"`
 	Hardware     bool            `json:"hardware"`
 	Pairing      address.Address `json:"pairing_address,omitzero"` // only when asked for
+	Forgetful    bool            `json:"no_revocations,omitempty"` // after a restore: no revocation is stored here
 }
 
 // NewIdentity carries the phrase and the recovery code once, to the owner's
@@ -41,6 +42,11 @@ type NewIdentity struct {
 type Restore struct {
 	Phrase string `json:"phrase"`
 	Anyway bool   `json:"anyway"`
+}
+
+// RefuseBefore names the moment before which no issued key is taken any more.
+type RefuseBefore struct {
+	Time time.Time `json:"time"`
 }
 
 // MintToken asks for a request token; Agent "" signs as the master.

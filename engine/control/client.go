@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"osaurus/engine"
 	"osaurus/engine/accesskey"
@@ -220,6 +221,12 @@ func (c *Client) MintKey(ctx context.Context, m MintKey) (NewKey, error) {
 // KeyAction runs revoke or delete on a key.
 func (c *Client) KeyAction(ctx context.Context, action, id string) error {
 	_, err := call[Empty](ctx, c, "keys/"+action, ID{id})
+	return err
+}
+
+// RefuseKeysBefore ends every key that was issued before a moment.
+func (c *Client) RefuseKeysBefore(ctx context.Context, t time.Time) error {
+	_, err := call[Empty](ctx, c, "keys/refuse-before", RefuseBefore{t})
 	return err
 }
 

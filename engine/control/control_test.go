@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -117,7 +118,7 @@ func TestIdentityOps(t *testing.T) {
 	if strings.Contains(err.Error(), "crumble") {
 		t.Errorf("the refusal shows words: %v", err)
 	}
-	if got, err := s.RestoreIdentity(ctx, Restore{Phrase: foreign, Anyway: true}); err != nil || got.Address == created.Address || !got.Replaced {
+	if got, err := s.RestoreIdentity(ctx, Restore{Phrase: foreign, Anyway: true}); err != nil || got.Address == created.Address || !got.Replaced || !got.Forgetful {
 		t.Errorf("anyway: %+v, %v", got, err)
 	}
 	if got, err := s.UndoReplacement(ctx); err != nil || got.Address != created.Address {
@@ -188,6 +189,17 @@ func TestAgentAndKeyOps(t *testing.T) {
 		t.Error("a key of the old address is still valid")
 	}
 	if err := s.KeyAction(ctx, "revoke", key.ID); err != nil {
+		t.Error(err)
+	}
+	owner, err := s.MintKey(ctx, MintKey{Label: "owner", Expiration: accesskey.Days90})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "a time to come", s.RefuseKeysBefore(ctx, time.Now().Add(time.Hour)), exitUsage)
+	if _, err := s.engine.Keys.Validate(owner.Token); err != nil {
+		t.Error(err)
+	}
+	if err := s.RefuseKeysBefore(ctx, time.Now()); err != nil || !s.engine.Keys.Remembers() {
 		t.Error(err)
 	}
 	if _, err := s.AgentAction(ctx, "delete", "Ada"); err != nil {

@@ -70,7 +70,9 @@ func (s *Server) restoreIdentity(ctx context.Context, in Restore) (Identity, err
 	if _, err := s.engine.Agents.Restore(ctx, phrase, in.Anyway); err != nil {
 		return Identity{}, err
 	}
-	return s.identity(ctx)
+	id, err := s.identity(ctx)
+	id.Forgetful = !s.engine.Keys.Remembers()
+	return id, err
 }
 
 func (s *Server) undoReplacement(ctx context.Context, _ Empty) (Identity, error) {

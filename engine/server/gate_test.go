@@ -6,8 +6,11 @@ import (
 	"os"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"osaurus/engine/accesskey"
 	"osaurus/engine/address"
+	"osaurus/engine/agents"
 	"osaurus/engine/fault"
 )
 
@@ -50,6 +53,56 @@ func TestGateVectors(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.Name, got, c.Expect)
 		}
 	}
+}
+
+// TestGateLaws holds for every request, whatever the rows say: nobody comes in
+// from outside without a valid key, an agent's key never reaches further than
+// the owner's, and what needs the channel comes through it.
+func TestGateLaws(t *testing.T) {
+	t.Parallel()
+	owner, agent := accesskey.Access{MasterScoped: true}, accesskey.Access{Audience: address.Address{1}}
+	validate := func(s string) (accesskey.Access, error) {
+		switch s {
+		case "owner":
+			return owner, nil
+		case "agent":
+			return agent, nil
+		}
+		return accesskey.Access{}, fault.AccessRevoked
+	}
+	same := func(_ accesskey.Access, header string) bool { return header == "own" }
+	paths := []string{"/", "/health", "/models", "/chat/completions", "/agents", "/memory/ingest", "/admin/status", "/admin", "/adminx", "/tasks/" + agents.DefaultID, "/agents/" + agents.DefaultID + "/run", "/agents/" + agents.DefaultID + "/dispatch", "/pair", "/secure/session"}
+	rapid.Check(t, func(t *rapid.T) {
+		flag := func(name string) bool { return rapid.Bool().Draw(t, name) }
+		q := request{
+			method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "HEAD"}).Draw(t, "method"), path: rapid.SampledFrom(paths).Draw(t, "path"),
+			inside: flag("inside"), physical: flag("physical"), configured: flag("configured"), peerInference: flag("sharing"), requireChannel: flag("require"),
+			authorization: rapid.SliceOfN(rapid.SampledFrom([]string{"Bearer owner", "bearer agent", "Bearer stranger", "Basic owner", "Bearer", ""}), 0, 2).Draw(t, "authorization"),
+			agentHeader:   rapid.SampledFrom([]string{"", "own", "other"}).Draw(t, "header"),
+		}
+		q.public, q.trusted = public(q.path), q.physical && flag("trusted")
+		v, err := decide(q, validate, same)
+		if q.public {
+			return
+		}
+		bearer, _ := bearerOf(q.authorization)
+		access, invalid := validate(bearer)
+		switch {
+		case err == nil && !q.trusted && (invalid != nil || !q.configured || !v.known):
+			t.Errorf("a stranger comes in: %+v", q)
+		case err == nil && invalid == nil && !access.MasterScoped && !v.known:
+			t.Errorf("an agent's key is taken for the owner: %+v", q)
+		case err == nil && v.known && !v.access.MasterScoped && (admin(q.path) || q.agentHeader == "other"):
+			t.Errorf("an agent's key reaches further than its agent: %+v", q)
+		case err == nil && !q.physical && !q.inside && (q.requireChannel || needsChannel(q.method, q.path)):
+			t.Errorf("in the open: %+v", q)
+		case err == nil:
+			q.authorization = []string{"Bearer owner"}
+			if _, err := decide(q, validate, same); err != nil && q.configured {
+				t.Errorf("the owner is refused where another is not: %+v, %v", q, err)
+			}
+		}
+	})
 }
 
 func TestVolunteeredBearerOnLoopback(t *testing.T) {

@@ -63,6 +63,11 @@ func (h *host) change(f func(*settings.Server)) {
 
 func newHost(t testing.TB) *host {
 	t.Helper()
+	return newHostWith(t, runner.Endpoint{})
+}
+
+func newHostWith(t testing.TB, provider runner.Endpoint) *host {
+	t.Helper()
 	ctx, dir := t.Context(), t.TempDir()
 	h := &host{t: t, set: settings.DefaultServer(), client: &http.Client{Transport: &http.Transport{}}}
 	vault := keystore.NewMemory()
@@ -90,7 +95,7 @@ func newHost(t testing.TB) *host {
 	}
 	must(h.agents.Unlock(ctx))
 	h.keys.SetAudiences(h.account.Address(), h.agents.Addresses())
-	endpoint := func(context.Context) (runner.Endpoint, error) { return runner.Endpoint{}, nil }
+	endpoint := func(context.Context) (runner.Endpoint, error) { return provider, nil }
 	run, err := runner.New(runner.Config{Endpoint: endpoint, Chats: runner.NewMemoryChats()})
 	must(err)
 	h.keys.OnRevoked(run.EndAccess)
