@@ -43,6 +43,8 @@ var ErrUnsafe = errors.New("disk: not a regular file of this user")
 type Disk struct {
 	// Step, when set, is asked before each change; its error refuses it.
 	Step func(op Op, path string) error
+	// Space, when set, answers Free.
+	Space func(dir string) (int64, error)
 }
 
 func (d Disk) before(op Op, path string) error {
@@ -216,4 +218,29 @@ func Open(path string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return f, info, nil
+}
+
+// Folder returns nil for a folder of this user, fs.ErrNotExist, or ErrUnsafe.
+func Folder(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || int(st.Uid) != os.Getuid() {
+		return fmt.Errorf("%w: %s", ErrUnsafe, filepath.Base(path))
+	}
+	return nil
+}
+
+// Free returns how many bytes this user may still write below dir.
+func (d Disk) Free(dir string) (int64, error) {
+	if d.Space != nil {
+		return d.Space(dir)
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // the types differ between systems
 }

@@ -1,0 +1,143 @@
+package storage
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+
+	"osaurus/engine/internal/canonjson"
+	"osaurus/engine/storage/dek"
+	"osaurus/engine/storage/disk"
+	"osaurus/engine/storage/sealed"
+)
+
+// The states of a row. A row is written as creating before its file exists
+// and as ready after it does.
+const (
+	rowCreating = "creating"
+	rowReady    = "ready"
+	rowLost     = "lost" // the owner chose to start empty
+)
+
+// row is what is on record about one store.
+type row struct {
+	Path      string  `json:"path"`
+	Format    Posture `json:"format"`
+	KeyID     dek.ID  `json:"key_id"`
+	State     string  `json:"state"`
+	FirstSeen int64   `json:"first_seen"`
+}
+
+// manifest is the record of all stores (decisions D5). It holds no secret;
+// its MAC keeps others from adding a plaintext store to it.
+type manifest struct {
+	V      int        `json:"v"`
+	KeyID  dek.ID     `json:"key_id"`
+	Stores map[ID]row `json:"stores"`
+	MAC    string     `json:"mac,omitempty"`
+}
+
+const manifestVersion = 1
+
+// maxState bounds the small state files read from the root.
+const maxState = 4 << 20
+
+// errManifest says that the manifest is there and does not verify.
+var errManifest = errors.New("storage: the manifest does not verify")
+
+func newManifest() manifest { return manifest{V: manifestVersion, Stores: map[ID]row{}} }
+
+func (m manifest) mac(key dek.Key) (string, error) {
+	m.MAC = ""
+	text, err := canonjson.Marshal(m)
+	if err != nil {
+		return "", err
+	}
+	macKey := key.Manifest()
+	defer macKey.Destroy()
+	h := hmac.New(sha256.New, macKey.Expose())
+	h.Write(text)
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// write seals m under key and replaces the file.
+func (m manifest) write(d disk.Disk, path string, key dek.Key) error {
+	m.KeyID = key.ID()
+	var err error
+	if m.MAC, err = m.mac(key); err != nil {
+		return err
+	}
+	text, err := canonjson.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return d.ReplaceBytes(path, text)
+}
+
+// readManifest reads the rows and says whether one of keys proves them. The
+// rows of a manifest that does not verify are returned with errManifest: they
+// may only be used to refuse. A missing one is fs.ErrNotExist.
+func readManifest(path string, keys sealed.Keys) (manifest, error) {
+	text, err := readState(path)
+	if err != nil {
+		return newManifest(), err
+	}
+	m := newManifest()
+	if err := canonjson.Unmarshal(text, &m); err != nil || m.V != manifestVersion || m.Stores == nil {
+		return newManifest(), errManifest
+	}
+	for _, key := range keys {
+		if want, err := m.mac(key); err == nil && hmac.Equal([]byte(want), []byte(m.MAC)) {
+			return m, nil
+		}
+	}
+	return m, errManifest
+}
+
+// readState reads a small file of ours, never through a link.
+func readState(path string) ([]byte, error) {
+	f, info, err := disk.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	if info.Size() > maxState {
+		return nil, errManifest
+	}
+	text := make([]byte, info.Size())
+	if _, err := f.ReadAt(text, 0); err != nil && info.Size() > 0 {
+		return nil, err
+	}
+	return text, nil
+}
+
+// record changes one row and writes the manifest. The caller holds s.mu.
+func (s *Storage) record(id ID, change func(*row)) error {
+	r, known := s.manifest.Stores[id]
+	if !known {
+		r = row{Path: id.path(), FirstSeen: s.now().Unix()}
+	}
+	change(&r)
+	if known && r == s.manifest.Stores[id] {
+		return nil
+	}
+	s.manifest.Stores[id] = r
+	return s.writeManifest()
+}
+
+// writeManifest needs a key: without one nothing is encrypted and there is
+// nothing to prove.
+func (s *Storage) writeManifest() error {
+	if s.keyState != KeyReady {
+		return nil
+	}
+	if err := s.manifest.write(s.disk, s.file(manifestFile), s.keys[0]); err != nil {
+		return err
+	}
+	s.trusted = true
+	return nil
+}
+
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
