@@ -51,6 +51,9 @@ func (s *Storage) Prewarm(ctx context.Context) error {
 		return err
 	}
 	s.loadRecords(ctx)
+	if err := s.resume(ctx); err != nil {
+		return err
+	}
 	return s.keyError()
 }
 
@@ -87,6 +90,9 @@ func (s *Storage) load(ctx context.Context) error {
 		return err
 	}
 	s.loadRecords(ctx)
+	if err := s.resume(ctx); err != nil {
+		return err
+	}
 	return s.adopt(ctx)
 }
 
@@ -96,30 +102,35 @@ func (s *Storage) load(ctx context.Context) error {
 func (s *Storage) loadKeys(ctx context.Context) error {
 	s.dropKeys()
 	current, err := s.vault.Current(ctx)
-	switch {
-	case errors.Is(err, fault.KeyNotFound):
-		encrypted, err := encryptedDataExists(s.root)
-		if err != nil {
-			return err
-		}
-		s.keyState, s.keyErr = KeyFresh, nil
-		if encrypted {
-			s.keyState = KeyMissing
-			s.log("storage.key_missing")
-		}
-		return nil
-	case err != nil:
-		s.keyState, s.keyErr = KeyLocked, err
-		return nil
+	if errors.Is(err, fault.KeyNotFound) {
+		return s.noKey()
 	}
-	others, err := s.vault.Others(ctx)
+	var others []dek.Key
+	if err == nil {
+		others, err = s.vault.Others(ctx)
+	}
+	s.keyState, s.keyErr = KeyReady, err
 	if err != nil {
 		current.Destroy()
-		s.keyState, s.keyErr = KeyLocked, err
-		return nil
+		s.keyState = KeyLocked
+		return nil //nolint:nilerr // the state tells it, store by store
 	}
-	s.keyState, s.keyErr = KeyReady, nil
 	s.keys = append(sealed.Keys{current}, others...)
+	return nil
+}
+
+// noKey tells a root that never had a key from one whose key is gone. The
+// caller holds s.mu.
+func (s *Storage) noKey() error {
+	encrypted, err := encryptedDataExists(s.root)
+	if err != nil {
+		return err
+	}
+	s.keyState, s.keyErr = KeyFresh, nil
+	if encrypted {
+		s.keyState = KeyMissing
+		s.log("storage.key_missing")
+	}
 	return nil
 }
 

@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
+	"path/filepath"
+	"time"
 
 	"osaurus/engine/internal/canonjson"
 	"osaurus/engine/storage/dek"
@@ -38,6 +41,8 @@ type manifest struct {
 	Stores map[ID]row `json:"stores"`
 	MAC    string     `json:"mac,omitempty"`
 }
+
+func newRow(id ID, now time.Time) row { return row{Path: id.path(), FirstSeen: now.Unix()} }
 
 const manifestVersion = 1
 
@@ -97,14 +102,16 @@ func readManifest(path string, keys sealed.Keys) (manifest, error) {
 }
 
 // readState reads a small file of ours, never through a link.
-func readState(path string) ([]byte, error) {
+func readState(path string) ([]byte, error) { return readBounded(path, maxState) }
+
+func readBounded(path string, limit int64) ([]byte, error) {
 	f, info, err := disk.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // read only
-	if info.Size() > maxState {
-		return nil, errManifest
+	if info.Size() > limit {
+		return nil, fmt.Errorf("storage: %s is too large", filepath.Base(path))
 	}
 	text := make([]byte, info.Size())
 	if _, err := f.ReadAt(text, 0); err != nil && info.Size() > 0 {
@@ -117,7 +124,7 @@ func readState(path string) ([]byte, error) {
 func (s *Storage) record(id ID, change func(*row)) error {
 	r, known := s.manifest.Stores[id]
 	if !known {
-		r = row{Path: id.path(), FirstSeen: s.now().Unix()}
+		r = newRow(id, s.now())
 	}
 	change(&r)
 	if known && r == s.manifest.Stores[id] {

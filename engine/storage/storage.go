@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"osaurus/engine/atomicfile"
@@ -60,6 +61,10 @@ type Storage struct {
 	stores   map[ID]*Store
 	issues   map[ID]Issue
 	closed   bool
+
+	// running is what there was before the operation that runs now, which
+	// may hold mu for long.
+	running atomic.Pointer[Status]
 }
 
 // Open finds out what there is: the key, the posture and the manifest. It

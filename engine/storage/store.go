@@ -238,7 +238,10 @@ func (s *Storage) openStore(ctx context.Context, id ID, o Options) (*sqlcipher.D
 	case encryptThen:
 		err = s.convert(ctx, id, dek.Key{}, s.keys[0], nil)
 	case rekeyThen:
-		err = s.convert(ctx, id, s.keyOf(id), s.keys[0], nil)
+		// A crash may have come between the rename and the record.
+		if err = s.convert(ctx, id, s.keyOf(id), s.keys[0], nil); errors.Is(err, sqlcipher.ErrKey) {
+			act, sit.rowKey, err = openEncrypted, rowKeyNone, nil
+		}
 	}
 	if err != nil {
 		return nil, Issue{id, issueOf(err, IssueMigration), err}

@@ -129,6 +129,11 @@ func (v Vault) PutSalt(ctx context.Context, salt secret.Bytes) error {
 	return v.put(ctx, accountSalt, salt)
 }
 
+// DropSalt forgets it.
+func (v Vault) DropSalt(ctx context.Context) error {
+	return v.Store.Delete(ctx, Service, accountSalt)
+}
+
 // Posture returns the posture record, fault.KeyNotFound if there is none.
 func (v Vault) Posture(ctx context.Context) ([]byte, error) {
 	b, err := v.Store.Get(ctx, Service, accountPosture)

@@ -46,6 +46,19 @@ func NewReader(src io.Reader, keys Keys, label Label) (*Reader, error) {
 	return r, nil
 }
 
+// KeyID reads the id of the key a file of format 2 names. Format 1 names none:
+// ErrHeader.
+func KeyID(src io.Reader) (dek.ID, error) {
+	var head [HeaderSize]byte
+	if _, err := io.ReadFull(src, head[:]); err != nil {
+		return dek.ID{}, truncated(err)
+	}
+	if string(head[:len(magic)]) != magic || head[4] != version {
+		return dek.ID{}, ErrHeader
+	}
+	return dek.ID(head[8:16]), nil
+}
+
 func (r *Reader) startChunked(keys Keys, label Label) error {
 	aad := append(label.buffer(), r.buf[:minLegacySize]...)[:HeaderSize]
 	if _, err := io.ReadFull(r.src, aad[minLegacySize:]); err != nil {

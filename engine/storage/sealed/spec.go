@@ -66,6 +66,17 @@ var (
 	ErrTooLarge   = errors.New("sealed: too large")
 )
 
+// Refused reports whether err is about what a file holds, and not about
+// reading or writing it.
+func Refused(err error) bool {
+	for _, kind := range []error{ErrNotSealed, ErrTruncated, ErrHeader, ErrUnknownKey, ErrDamaged, ErrTooLarge} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
 // Format is what a file's first bytes claim.
 type Format uint8
 

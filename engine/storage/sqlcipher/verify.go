@@ -55,6 +55,19 @@ func (d Driver) Verify(ctx context.Context, f File) (r Report, err error) {
 	return describe(ctx, db)
 }
 
+// Check verifies the pages of an open database, once its log has been moved
+// into the file: their MACs if it is encrypted, its structure otherwise.
+func (db *DB) Check(ctx context.Context, encrypted bool) error {
+	if err := db.Checkpoint(ctx); err != nil {
+		return err
+	}
+	check := "PRAGMA integrity_check(10)"
+	if encrypted {
+		check = "PRAGMA cipher_integrity_check"
+	}
+	return sound(ctx, db.Write, check)
+}
+
 // sound runs a check whose every row but "ok" is a problem.
 func sound(ctx context.Context, db *sql.DB, check string) error {
 	rows, err := db.QueryContext(ctx, check)

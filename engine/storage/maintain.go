@@ -1,0 +1,244 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"osaurus/engine/fault"
+	"osaurus/engine/internal/canonjson"
+	"osaurus/engine/storage/blob"
+	"osaurus/engine/storage/sealed"
+	"osaurus/engine/storage/sqlcipher"
+)
+
+// The cadences of maintenance (storage.md section 10).
+const (
+	OptimizeEvery   = 6 * time.Hour
+	CheckpointEvery = 7 * 24 * time.Hour
+	VacuumEvery     = 30 * 24 * time.Hour
+	VerifyEvery     = 30 * 24 * time.Hour
+
+	// MaintainAfter and MaintainEvery are when the host looks what is due.
+	MaintainAfter = 30 * time.Second
+	MaintainEvery = 30 * time.Minute
+
+	// vacuumAt is the share of unused pages, in percent, below which moving
+	// the whole database gains too little.
+	vacuumAt = 20
+)
+
+const maintenanceFile = ".storage-maintenance.json"
+
+// maintained is when each job last succeeded for a store.
+type maintained struct {
+	Optimize   time.Time `json:"optimize"`
+	Checkpoint time.Time `json:"checkpoint"`
+	Vacuum     time.Time `json:"vacuum"`
+	Verify     time.Time `json:"verify"`
+}
+
+type maintenance struct {
+	V      int                `json:"v"`
+	Stores map[ID]*maintained `json:"stores"`
+}
+
+// Maintain does what is due for the stores that exist once and are in use;
+// force does everything now. A store seen for the first time counts as done,
+// so that a fresh start never moves a database. Each job is stamped when it
+// succeeded, and not otherwise.
+func (s *Storage) Maintain(ctx context.Context, force bool) error {
+	state := s.readMaintenance()
+	var errs []error
+	for id := range corePaths {
+		s.mu.Lock()
+		st := s.stores[id]
+		s.mu.Unlock()
+		if st == nil || !exists(s.file(id.path())) {
+			continue
+		}
+		now := s.now()
+		last := state.Stores[id]
+		if last == nil {
+			last = &maintained{now, now, now, now}
+			state.Stores[id] = last
+		}
+		errs = append(errs, s.maintainStore(ctx, st, last, now, force))
+	}
+	text, err := canonjson.Marshal(state)
+	if err != nil {
+		return err
+	}
+	return errors.Join(append(errs, s.disk.ReplaceBytes(s.file(maintenanceFile), text))...)
+}
+
+// readMaintenance starts over with a file that does not parse: it holds
+// nothing but times.
+func (s *Storage) readMaintenance() maintenance {
+	var m maintenance
+	text, err := readState(s.file(maintenanceFile))
+	if err != nil || json.Unmarshal(text, &m) != nil || m.V != 1 || m.Stores == nil {
+		return maintenance{V: 1, Stores: map[ID]*maintained{}}
+	}
+	for id, last := range m.Stores {
+		if last == nil {
+			delete(m.Stores, id)
+		}
+	}
+	return m
+}
+
+func (s *Storage) maintainStore(ctx context.Context, st *Store, last *maintained, now time.Time, force bool) error {
+	due := func(t time.Time, every time.Duration) bool {
+		return force || now.Sub(t) >= every || t.After(now) // a clock that ran ahead
+	}
+	return st.Use(ctx, func(db *sqlcipher.DB) error {
+		if due(last.Optimize, OptimizeEvery) {
+			if _, err := db.Write.ExecContext(ctx, "PRAGMA optimize"); err != nil {
+				return sqlcipher.Classify(err)
+			}
+			last.Optimize = now
+		}
+		if due(last.Checkpoint, CheckpointEvery) {
+			if err := db.Checkpoint(ctx); err != nil {
+				return err
+			}
+			last.Checkpoint = now
+		}
+		if due(last.Vacuum, VacuumEvery) {
+			if err := s.vacuum(ctx, st.id, db); err != nil {
+				return err
+			}
+			last.Vacuum = now
+		}
+		if due(last.Verify, VerifyEvery) {
+			if err := db.Check(ctx, s.encrypted(st.id)); err != nil {
+				issue := Issue{st.id, issueOf(err, IssueUnknown), err}
+				s.note(st.id, issue)
+				return issue
+			}
+			last.Verify = now
+		}
+		return nil
+	})
+}
+
+func (s *Storage) encrypted(id ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.manifest.Stores[id].Format == PostureEncrypted
+}
+
+// opens reports whether a key at hand opens a sealed file, and an attachment
+// has the content of its name.
+func (s *Storage) opens(f sealedFile) bool {
+	s.mu.Lock()
+	keys := s.keys
+	s.mu.Unlock()
+	if f.label.Purpose == sealed.Blob {
+		return s.Blobs().Verify(blob.Hash(f.label.Name)) == nil
+	}
+	_, _, err := sealed.CopyFile(io.Discard, s.file(f.rel), keys, f.label)
+	return err == nil
+}
+
+// vacuum moves the database where that gains enough and there is room.
+func (s *Storage) vacuum(ctx context.Context, id ID, db *sqlcipher.DB) error {
+	var pages, unused int64
+	if err := db.Write.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err != nil {
+		return sqlcipher.Classify(err)
+	}
+	if err := db.Write.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&unused); err != nil {
+		return sqlcipher.Classify(err)
+	}
+	if unused*100 <= pages*vacuumAt {
+		return nil
+	}
+	if err := s.room(s.file(id.path()), 2); err != nil {
+		return err
+	}
+	if _, err := db.Write.ExecContext(ctx, "VACUUM"); err != nil {
+		return sqlcipher.Classify(err)
+	}
+	return db.Checkpoint(ctx)
+}
+
+// VerifyAll reads every database and every sealed file whole and returns the
+// issues it found. Databases are closed meanwhile.
+func (s *Storage) VerifyAll(ctx context.Context, progress func(Progress)) (issues []Issue, files []string, err error) {
+	err = s.exclusive(ctx, "verify", func() error {
+		s.mu.Lock()
+		ids, err := found(s.root)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		sealedOnes, err := s.sealedFiles()
+		if err != nil {
+			return err
+		}
+		total := s.sizeOf(ids)
+		for _, f := range sealedOnes {
+			total += f.size
+		}
+		r := newReport(progress, total)
+		for _, id := range ids {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			err := s.verifyStore(ctx, id)
+			var issue Issue
+			if errors.As(err, &issue) {
+				s.note(id, err)
+				issues = append(issues, issue)
+			} else if err != nil {
+				return err
+			}
+			r.finish(string(id), s.sizeOf([]ID{id}))
+		}
+		for _, f := range sealedOnes {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if !s.opens(f) {
+				files = append(files, f.rel)
+			}
+			r.finish("files", f.size)
+		}
+		return nil
+	})
+	return issues, files, err
+}
+
+func (s *Storage) verifyStore(ctx context.Context, id ID) error {
+	s.mu.Lock()
+	sit, err := s.look(id)
+	keys := s.keys
+	if k := s.keyOf(id); !k.IsZero() {
+		keys = append(keys[:0:0], k)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return Issue{id, IssueUnknown, err}
+	}
+	path := s.file(id.path())
+	switch act, kind := decide(sit); act {
+	case refuse:
+		return Issue{id, kind, fault.StorageLocked}
+	case openPlain, encryptThen, create:
+		_, err = s.engine.Verify(ctx, sqlcipher.File{Path: path})
+	case openEncrypted, rekeyThen:
+		err = errNoKeyFits
+		for _, key := range keys {
+			if _, err = s.engine.Verify(ctx, sqlcipher.File{Path: path, Key: key}); !errors.Is(err, sqlcipher.ErrKey) {
+				break
+			}
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		return Issue{id, issueOf(err, IssueUnknown), err}
+	}
+	return err
+}

@@ -1,0 +1,253 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"osaurus/engine/fault"
+	"osaurus/engine/internal/canonjson"
+	"osaurus/engine/storage/dek"
+	"osaurus/engine/storage/disk"
+	"osaurus/engine/storage/sqlcipher"
+)
+
+// Quarantined is a database that was set aside (decisions D9). Nothing here is
+// ever deleted by itself.
+type Quarantined struct {
+	Store   ID        `json:"store"`
+	Path    string    `json:"path"` // where it was, below the root
+	Reason  string    `json:"reason"`
+	Format  string    `json:"format"`
+	KeyID   dek.ID    `json:"key_id"`
+	MovedAt time.Time `json:"moved_at"`
+
+	// Folder is where it lies, below the root.
+	Folder string `json:"-"`
+}
+
+const quarantineInfo = "info.json"
+
+var notInNames = regexp.MustCompile(`[^A-Za-z0-9.-]`)
+
+// setAside moves a database and its sidecars into a folder of the quarantine,
+// the database last: until then a start undoes the move. The store starts
+// empty at its next use. It must not be open.
+func (s *Storage) setAside(ctx context.Context, id ID, reason string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	file := s.file(id.path())
+	if !exists(file) {
+		return s.lose(id)
+	}
+	suffix := make([]byte, 4)
+	_, _ = rand.Read(suffix) // never fails
+	now := s.now().UTC()
+	q := Quarantined{
+		Store: id, Path: id.path(), Reason: reason, Format: s.detect(id).String(), KeyID: s.manifest.Stores[id].KeyID, MovedAt: now.Truncate(time.Second),
+		Folder: path.Join(quarantineDir, now.Format("20060102T150405Z")+"-"+notInNames.ReplaceAllString(string(id), "_")+"-"+hex.EncodeToString(suffix)),
+	}
+	text, err := canonjson.Marshal(q)
+	if err != nil {
+		return err
+	}
+	dir := s.file(q.Folder)
+	if err := s.disk.MkdirAll(dir); err != nil {
+		return err
+	}
+	if err := s.disk.ReplaceBytes(filepath.Join(dir, quarantineInfo), text); err != nil {
+		return err
+	}
+	for _, from := range append(sqlcipher.Sidecars(file), file) {
+		if !exists(from) {
+			continue
+		}
+		if err := s.disk.Rename(from, filepath.Join(dir, filepath.Base(from))); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(s.disk.SyncDir(dir), s.disk.SyncDir(filepath.Dir(file))); err != nil {
+		return err
+	}
+	s.log("storage.quarantined", slog.String("store", string(id)), slog.String("folder", q.Folder))
+	return s.lose(id)
+}
+
+// lose lets a store start empty.
+func (s *Storage) lose(id ID) error {
+	delete(s.issues, id)
+	if _, known := s.manifest.Stores[id]; !known {
+		return nil
+	}
+	return s.record(id, func(r *row) { r.State = rowLost })
+}
+
+// Quarantine lists what was set aside, oldest first.
+func (s *Storage) Quarantine() ([]Quarantined, error) { return s.quarantined() }
+
+func (s *Storage) quarantined() ([]Quarantined, error) {
+	entries, err := os.ReadDir(s.file(quarantineDir))
+	if missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Quarantined
+	for _, e := range entries {
+		q := Quarantined{Folder: path.Join(quarantineDir, e.Name())}
+		if text, err := readState(filepath.Join(s.file(q.Folder), quarantineInfo)); err == nil {
+			_ = canonjson.Unmarshal(text, &q) // one that does not parse is still listed
+		}
+		all = append(all, q)
+	}
+	slices.SortFunc(all, func(a, b Quarantined) int { return strings.Compare(a.Folder, b.Folder) })
+	return all, nil
+}
+
+// settleQuarantine undoes a move that was cut off: the database has not left
+// its place. The caller holds s.mu, and no database is open.
+func (s *Storage) settleQuarantine() error {
+	all, err := s.quarantined()
+	if err != nil {
+		return err
+	}
+	for _, q := range all {
+		if q.Store.path() == "" || q.Store.path() != q.Path {
+			// Only an empty folder goes: nothing had been moved into it.
+			if entries, err := os.ReadDir(s.file(q.Folder)); err == nil && len(entries) == 0 {
+				if err := s.disk.Remove(s.file(q.Folder)); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		dir, file := s.file(q.Folder), s.file(q.Path)
+		if exists(filepath.Join(dir, filepath.Base(file))) || !exists(file) {
+			if r, known := s.manifest.Stores[q.Store]; known && r.State == rowReady && !exists(file) {
+				if err := s.lose(q.Store); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		for _, side := range sqlcipher.Sidecars(file) {
+			moved := filepath.Join(dir, filepath.Base(side))
+			if exists(moved) && !exists(side) {
+				if err := s.disk.Rename(moved, side); err != nil {
+					return err
+				}
+			}
+		}
+		if err := errors.Join(s.disk.SyncDir(filepath.Dir(file)), s.disk.Remove(filepath.Join(dir, quarantineInfo)), s.disk.Remove(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reset sets a store aside, whatever is the matter with it, and lets it start
+// empty.
+func (s *Storage) Reset(ctx context.Context, id ID) error {
+	if id.path() == "" {
+		return fault.WithText(fault.Usage, "no such store")
+	}
+	return s.exclusive(ctx, "reset", func() error { return s.setAside(ctx, id, "reset by the owner") })
+}
+
+// Accept takes a plaintext database that is not on record as such for the
+// owner's: it is encrypted at its next use.
+func (s *Storage) Accept(ctx context.Context, id ID) error {
+	return s.exclusive(ctx, "accept", func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.detect(id) != sqlcipher.Plaintext {
+			return fault.WithText(fault.Usage, "the store is no plaintext database")
+		}
+		if err := s.ensureKey(ctx); err != nil {
+			return err
+		}
+		delete(s.issues, id)
+		return s.record(id, func(r *row) { r.Format, r.KeyID, r.State = PosturePlaintext, dek.ID{}, rowReady })
+	})
+}
+
+// Retry asks the keystore again and opens a store again.
+func (s *Storage) Retry(ctx context.Context, id ID) error {
+	if err := s.Prewarm(ctx); err != nil && !errors.Is(err, fault.StorageKeyMissing) {
+		return err
+	}
+	if id.path() == "" {
+		return fault.WithText(fault.Usage, "no such store")
+	}
+	s.mu.Lock()
+	st := s.stores[id]
+	s.mu.Unlock()
+	if st != nil {
+		return st.Use(ctx, func(*sqlcipher.DB) error { return nil })
+	}
+	st = &Store{s: s, id: id} // nobody uses it yet
+	return errors.Join(st.Use(ctx, func(*sqlcipher.DB) error { return nil }), st.close())
+}
+
+// sweep removes what a killed process left and lets a staged key that no
+// journal speaks of be forgotten with the retired ones. The caller holds s.mu.
+func (s *Storage) sweep(ctx context.Context) error {
+	if err := errors.Join(s.removeLeftovers(), s.settleQuarantine()); err != nil {
+		return err
+	}
+	if staged, err := s.vault.Next(ctx); err == nil {
+		defer staged.Destroy()
+		if staged.ID() != s.keys[0].ID() {
+			if err := s.vault.Retire(ctx, staged); err != nil {
+				return err
+			}
+		}
+		if err := s.vault.Unstage(ctx); err != nil {
+			return err
+		}
+	}
+	return s.prune(ctx)
+}
+
+// leftovers lists the files that have not taken their place.
+func (s *Storage) leftovers() ([]string, error) {
+	var all []string
+	err := filepath.WalkDir(s.root, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if rel, _ := filepath.Rel(s.root, p); slices.Contains(unread, rel) { //nolint:errcheck // p is below root
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if isLeftover(e.Name()) {
+			all = append(all, p)
+		}
+		return nil
+	})
+	return all, err
+}
+
+func isLeftover(name string) bool {
+	base := name
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		base = strings.TrimSuffix(base, suffix)
+	}
+	return strings.HasSuffix(base, rekeyed) || strings.Contains(base, disk.TempInfix)
+}

@@ -1,0 +1,142 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"osaurus/engine/storage/blob"
+	"osaurus/engine/storage/disk"
+	"osaurus/engine/storage/sealed"
+)
+
+// labelOf returns what the sealed file at rel, a slash path below the root
+// that ends in .osec, is bound to: an attachment to its hash, any other to
+// its path without the ending.
+func labelOf(rel string) (sealed.Label, bool) {
+	name, ok := strings.CutSuffix(rel, sealed.Ext)
+	if !ok {
+		return sealed.Label{}, false
+	}
+	if base, below := strings.CutPrefix(name, blobsDir+"/"); below {
+		h, err := blob.ParseHash(base)
+		return h.Label(), err == nil
+	}
+	return sealed.Label{Purpose: sealed.JSON, Name: name}, true
+}
+
+// WriteSealed seals content as the file rel, a slash path below the root
+// without its ending, and removes a plain file of that name (decisions D7).
+func (s *Storage) WriteSealed(ctx context.Context, rel string, content []byte) error {
+	if err := s.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer s.gate.leave()
+	return s.writeSealed(rel, content)
+}
+
+func (s *Storage) writeSealed(rel string, content []byte) error {
+	keys, err := s.Keys()
+	if err != nil {
+		return err
+	}
+	path := s.file(rel)
+	if err := s.disk.MkdirAll(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if _, err := sealed.WriteFile(s.disk, path+sealed.Ext, keys[0], sealed.Label{Purpose: sealed.JSON, Name: rel}, bytes.NewReader(content)); err != nil {
+		return err
+	}
+	if err := s.disk.Remove(path); err != nil {
+		return err
+	}
+	return s.disk.SyncDir(filepath.Dir(path))
+}
+
+// ReadSealed returns what WriteSealed wrote, at most limit bytes. A plain
+// file that an older host left is read once and sealed. A missing file is
+// fs.ErrNotExist.
+func (s *Storage) ReadSealed(ctx context.Context, rel string, limit int64) ([]byte, error) {
+	if err := s.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.gate.leave()
+	path := s.file(rel)
+	if exists(path + sealed.Ext) {
+		s.mu.Lock()
+		keys, err := slices.Clone(s.keys), s.keyError()
+		s.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		return sealed.ReadFile(path+sealed.Ext, keys, sealed.Label{Purpose: sealed.JSON, Name: rel}, limit)
+	}
+	f, info, err := disk.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	if info.Size() > limit {
+		return nil, sealed.ErrTooLarge
+	}
+	content := make([]byte, info.Size())
+	if _, err := f.ReadAt(content, 0); err != nil {
+		return nil, err
+	}
+	return content, s.writeSealed(rel, content)
+}
+
+// RemoveSealed deletes the file rel in either form.
+func (s *Storage) RemoveSealed(ctx context.Context, rel string) error {
+	if err := s.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer s.gate.leave()
+	path := s.file(rel)
+	if !exists(filepath.Dir(path)) {
+		return nil
+	}
+	return errors.Join(s.disk.Remove(path+sealed.Ext), s.disk.Remove(path), s.disk.SyncDir(filepath.Dir(path)))
+}
+
+// sealedFile is a sealed file below the root.
+type sealedFile struct {
+	rel   string
+	label sealed.Label
+	size  int64
+}
+
+// sealedFiles lists every sealed file below the root, quarantine excepted,
+// sorted. What is no regular file of ours is passed over.
+func (s *Storage) sealedFiles() ([]sealedFile, error) {
+	var all []sealedFile
+	err := filepath.WalkDir(s.root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(s.root, path)
+		if err != nil {
+			return err
+		}
+		rel = filepath.ToSlash(rel)
+		if e.IsDir() {
+			if rel == quarantineDir || slices.Contains(unread, rel) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		label, ok := labelOf(rel)
+		if !ok || strings.HasPrefix(e.Name(), ".") {
+			return nil
+		}
+		if info, err := disk.Regular(path); err == nil {
+			all = append(all, sealedFile{rel, label, info.Size()})
+		}
+		return nil
+	})
+	return all, err
+}

@@ -1,0 +1,130 @@
+package storage
+
+import (
+	"slices"
+
+	"osaurus/engine/storage/dek"
+	"osaurus/engine/storage/sqlcipher"
+)
+
+// Status is what people may know of the stores (decisions D25).
+type Status struct {
+	Posture   Posture       `json:"posture"`
+	Key       KeyStatus     `json:"key"`
+	Operation string        `json:"operation,omitempty"` // what keeps every store closed now
+	Stores    []StoreStatus `json:"stores"`
+}
+
+// KeyStatus is the storage key without the key.
+type KeyStatus struct {
+	State    KeyState `json:"state"`
+	ID       string   `json:"id,omitempty"`
+	Keystore string   `json:"keystore"` // how strong the keystore is (decisions D10)
+}
+
+// The states of a store in a Status.
+const (
+	StateNew      = "new"      // nothing was stored yet
+	StateReady    = "ready"    // opens
+	StateConverts = "converts" // is encrypted, or given the present key, at its next use
+	StateRefused  = "refused"  // stays closed; the issue says why
+)
+
+// StoreStatus is one store. Next is what its owner can type.
+type StoreStatus struct {
+	ID     ID        `json:"id"`
+	Path   string    `json:"path"`
+	Bytes  int64     `json:"bytes"`
+	Format string    `json:"format"`
+	State  string    `json:"state"`
+	Issue  IssueKind `json:"issue,omitempty"`
+	Next   string    `json:"next,omitempty"`
+}
+
+// Status looks at every store without opening any. While an operation runs it
+// is what was before it.
+func (s *Storage) Status() (Status, error) {
+	if before := s.running.Load(); before != nil {
+		return *before, nil
+	}
+	key := s.Key()
+	out := Status{Posture: s.Posture(), Key: KeyStatus{State: key.State, Keystore: key.Keystore.String()}, Stores: []StoreStatus{}}
+	if key.ID != (dek.ID{}) {
+		out.Key.ID = key.ID.String()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids, err := s.known()
+	if err != nil {
+		return Status{}, err
+	}
+	for _, id := range ids {
+		out.Stores = append(out.Stores, s.statusOf(id))
+	}
+	return out, nil
+}
+
+// known lists the stores that exist once and all others that are on disk or on
+// record, sorted. The caller holds s.mu.
+func (s *Storage) known() ([]ID, error) {
+	ids, err := found(s.root)
+	if err != nil {
+		return nil, err
+	}
+	for id := range corePaths {
+		ids = append(ids, id)
+	}
+	for id, r := range s.manifest.Stores {
+		if id.path() != "" && r.State == rowReady {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+func (s *Storage) statusOf(id ID) StoreStatus {
+	st := StoreStatus{ID: id, Path: id.path(), State: StateReady}
+	sit, err := s.look(id)
+	_, st.Bytes, _ = sqlcipher.Detect(s.file(id.path())) //nolint:errcheck // look has its error
+	st.Format = sit.format.String()
+	act, kind := decide(sit)
+	switch {
+	case err != nil:
+		act, kind = refuse, IssueUnknown
+	case s.issues[id].Kind != "" && act != create:
+		act, kind = refuse, s.issues[id].Kind
+	}
+	switch act {
+	case create:
+		st.State = StateNew
+	case encryptThen, rekeyThen:
+		st.State = StateConverts
+	case refuse:
+		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.keyState)
+	case openPlain, openEncrypted:
+	}
+	return st
+}
+
+// next is the command that helps. Nothing that could lose data is named
+// before what cannot.
+func (k IssueKind) next(id ID, key KeyState) string {
+	switch k {
+	case IssueLocked:
+		if key == KeyMissing {
+			return "restore the keystore this home was made with, then: osaurus storage recover " + string(id) + " --retry"
+		}
+		return "osaurus storage recover " + string(id) + " --retry"
+	case IssueUnexpectedPlaintext:
+		return "osaurus storage recover " + string(id) + " --accept (if you put it there), or --reset"
+	case IssueForwardVersion:
+		return "use the newer version this store was written by"
+	case IssueUnsafePath:
+		return "put a regular file of your own at its path"
+	case IssueCorrupt, IssueMissing:
+		return "osaurus storage import BACKUP, or: osaurus storage recover " + string(id) + " --reset"
+	case IssueMigration, IssueUnknown:
+	}
+	return "osaurus storage recover " + string(id) + " --retry"
+}
