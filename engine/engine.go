@@ -32,6 +32,7 @@ import (
 	"osaurus/engine/runner"
 	"osaurus/engine/secret"
 	"osaurus/engine/server"
+	"osaurus/engine/storage"
 )
 
 // Ports is what an engine needs of the system it runs on.
@@ -68,6 +69,7 @@ type Engine struct {
 	Peers    *pairing.Peers
 	Runner   *runner.Runner
 	Server   *server.Server
+	Storage  *storage.Storage
 	Channel  *channel.Server
 
 	ports  Ports
@@ -124,6 +126,9 @@ func Open(ctx context.Context, p Ports, c Config) (e *Engine, err error) {
 		p.Logger.Error("no security log", slog.String("error", err.Error()))
 	}
 	if err := e.settings.load(c.Home); err != nil {
+		return e, err
+	}
+	if e.Storage, err = storage.Open(ctx, storage.Config{Root: c.Home, Keystore: e.store, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
 		return e, err
 	}
 	return e, e.assemble(ctx)
@@ -186,10 +191,10 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	if e.Agents, err = agents.Open(agents.Config{Dir: e.path("agents"), Account: e.Account, Keys: e.Keys, Retired: e.retired, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
 		return err
 	}
-	if e.Peers, err = pairing.OpenPeers(e.path("identity", "peers.json"), e.store, p.Now); err != nil {
+	if e.Peers, err = pairing.OpenPeers(e.Storage.Document("identity/peers.json"), e.store, p.Now); err != nil {
 		return err
 	}
-	if e.Runner, err = runner.New(runner.Config{Endpoint: e.endpoint, Chats: runner.NewMemoryChats(), TasksPath: e.path("tasks.json"), Now: p.Now, Rand: p.Rand, Log: p.Logger}); err != nil {
+	if e.Runner, err = runner.New(runner.Config{Endpoint: e.endpoint, Chats: runner.NewMemoryChats(), Tasks: e.Storage.Document("tasks.json"), Now: p.Now, Rand: p.Rand, Log: p.Logger}); err != nil {
 		return err
 	}
 	e.Approval = pairing.NewQueue(p.Now, p.Rand)
@@ -307,6 +312,9 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	if e.Channel != nil {
 		e.Channel.Close()
+	}
+	if e.Storage != nil {
+		failed = errors.Join(failed, e.Storage.Close())
 	}
 	if e.log != nil {
 		failed = errors.Join(failed, e.saveHead(ctx), e.log.Close())

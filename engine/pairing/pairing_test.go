@@ -23,6 +23,7 @@ import (
 
 	"osaurus/engine/accesskey"
 	"osaurus/engine/address"
+	"osaurus/engine/atomicfile"
 	"osaurus/engine/fault"
 	"osaurus/engine/identity"
 	"osaurus/engine/internal/base64url"
@@ -499,7 +500,7 @@ func TestConnector(t *testing.T) {
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	path, vault := filepath.Join(t.TempDir(), "peers.json"), keystore.NewMemory()
-	p, err := OpenPeers(path, vault, nil)
+	p, err := OpenPeers(atomicfile.Plain(path), vault, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -513,7 +514,7 @@ func TestPeers(t *testing.T) {
 	}
 	add("Al\x1bice", "one")
 	add("Alice", "two")
-	if p, err = OpenPeers(path, vault, nil); err != nil || len(p.List()) != 1 {
+	if p, err = OpenPeers(atomicfile.Plain(path), vault, nil); err != nil || len(p.List()) != 1 {
 		t.Fatal("after a restart:", p, err)
 	}
 	found, err := p.Find("alice")
@@ -535,7 +536,7 @@ func TestPeers(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenPeers(path, vault, nil); !errors.Is(err, fault.StateCorrupt) {
+	if _, err := OpenPeers(atomicfile.Plain(path), vault, nil); !errors.Is(err, fault.StateCorrupt) {
 		t.Fatal("a damaged file:", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -39,12 +38,13 @@ type Peer struct {
 
 // Peers is the list in identity/peers.json. It is safe for concurrent use.
 type Peers struct {
-	path  string
+	doc   atomicfile.Document
 	vault identity.Vault
 	now   func() time.Time
 
-	mu   sync.Mutex
-	list []Peer
+	mu     sync.Mutex
+	list   []Peer
+	loaded bool
 }
 
 type peerFile struct {
@@ -52,26 +52,38 @@ type peerFile struct {
 	Peers   []Peer `json:"peers"`
 }
 
-// OpenPeers reads the list. A file that does not parse is an error and stays
-// as it is.
-func OpenPeers(path string, vault identity.Vault, now func() time.Time) (*Peers, error) {
+// OpenPeers reads the list. A document that does not parse is an error and
+// stays as it is; one whose key is not at hand is read when it is needed, and
+// nothing is written before.
+func OpenPeers(doc atomicfile.Document, vault identity.Vault, now func() time.Time) (*Peers, error) {
 	if now == nil {
 		now = time.Now
 	}
-	p := &Peers{path: path, vault: vault, now: now}
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
+	p := &Peers{doc: doc, vault: vault, now: now}
+	err := p.loadLocked()
+	if errors.Is(err, fault.StorageLocked) || errors.Is(err, fault.StorageKeyMissing) {
+		err = nil
 	}
-	if err != nil {
-		return nil, err
+	return p, err
+}
+
+func (p *Peers) loadLocked() error {
+	if p.loaded {
+		return nil
 	}
-	var f peerFile
-	if json.Unmarshal(raw, &f) != nil || f.Version != 1 {
-		return nil, fault.New(fault.StateCorrupt, fmt.Errorf("%s does not parse", path))
+	err := p.doc.Read(func(raw []byte) error {
+		var f peerFile
+		if json.Unmarshal(raw, &f) != nil || f.Version != 1 {
+			return fault.New(fault.StateCorrupt, errors.New("the list of peers does not parse"))
+		}
+		p.list = f.Peers
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	p.list = f.Peers
-	return p, nil
+	p.loaded = true
+	return nil
 }
 
 // Add stores a pairing: the key first, then the record, so that a record
@@ -79,6 +91,9 @@ func OpenPeers(path string, vault identity.Vault, now func() time.Time) (*Peers,
 func (p *Peers) Add(ctx context.Context, t Target, name string, got Paired) (Peer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.loadLocked(); err != nil {
+		return Peer{}, err
+	}
 	next := slices.DeleteFunc(slices.Clone(p.list), func(x Peer) bool { return x.Address == got.Address })
 	if len(next) >= MaxPeers {
 		return Peer{}, fault.WithText(fault.Usage, fmt.Sprintf("a host keeps at most %d peers; forget some first", MaxPeers))
@@ -108,6 +123,9 @@ func PeerName(s string) string {
 func (p *Peers) List() []Peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.loadLocked() != nil {
+		return nil // whoever wants one of them is told why
+	}
 	list := slices.Clone(p.list)
 	slices.SortStableFunc(list, func(a, b Peer) int { return int(b.PairedAt - a.PairedAt) })
 	return list
@@ -118,6 +136,9 @@ func (p *Peers) List() []Peer {
 func (p *Peers) Find(nameOrAddress string) (Peer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.loadLocked(); err != nil {
+		return Peer{}, err
+	}
 	if a, err := address.Parse(nameOrAddress); err == nil {
 		if i := p.indexLocked(a); i >= 0 {
 			return p.list[i], nil
@@ -147,6 +168,9 @@ func (p *Peers) Key(ctx context.Context, a address.Address) (secret.Bytes, error
 func (p *Peers) Forget(ctx context.Context, a address.Address) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.loadLocked(); err != nil {
+		return err
+	}
 	if i := p.indexLocked(a); i >= 0 {
 		if err := p.saveLocked(slices.Delete(slices.Clone(p.list), i, i+1)); err != nil {
 			return err
@@ -168,6 +192,9 @@ func (p *Peers) Used(a address.Address, baseURL string) error {
 func (p *Peers) edit(a address.Address, change func(*Peer)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.loadLocked(); err != nil {
+		return err
+	}
 	i := p.indexLocked(a)
 	if i < 0 {
 		return fault.WithText(fault.Usage, "no paired peer has this address")
@@ -186,7 +213,7 @@ func (p *Peers) saveLocked(next []Peer) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(p.path, append(raw, '\n')); err != nil {
+	if err := p.doc.Write(append(raw, '\n')); err != nil {
 		return err
 	}
 	p.list = next

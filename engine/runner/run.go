@@ -14,6 +14,7 @@ import (
 
 	"osaurus/engine/accesskey"
 	"osaurus/engine/agents"
+	"osaurus/engine/atomicfile"
 	"osaurus/engine/fault"
 )
 
@@ -29,12 +30,12 @@ const Ping = 15 * time.Second
 // Config configures New. Endpoint and Chats are required.
 type Config struct {
 	// Endpoint returns the confirmed provider; a zero BaseURL means none.
-	Endpoint  func(ctx context.Context) (Endpoint, error)
-	Chats     Chats
-	TasksPath string // tasks.json; "" keeps ownership in memory only
-	Now       func() time.Time
-	Rand      io.Reader
-	Log       *slog.Logger
+	Endpoint func(ctx context.Context) (Endpoint, error)
+	Chats    Chats
+	Tasks    atomicfile.Document // tasks.json; nil keeps ownership in memory only
+	Now      func() time.Time
+	Rand     io.Reader
+	Log      *slog.Logger
 }
 
 // Runner is safe for concurrent use. Close ends everything it runs.
@@ -67,7 +68,7 @@ func New(c Config) (*Runner, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Runner{c: c, runs: make(chan struct{}, MaxRuns), active: map[*active]bool{}}
-	return r, r.tasks.load(c.TasksPath)
+	return r, r.tasks.load(c.Tasks)
 }
 
 // Caller is who asks: Access is nil for trusted loopback.

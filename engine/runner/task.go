@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -76,9 +74,10 @@ type record struct {
 }
 
 type taskTable struct {
-	path string
+	doc atomicfile.Document // nil keeps them in memory only
 
 	mu      sync.Mutex
+	loaded  bool
 	records []*record // oldest first
 	running int
 }
@@ -196,6 +195,9 @@ func (r *Runner) Cancel(who Caller, id string) error {
 }
 
 func (t *taskTable) findLocked(who Caller, id string) (*record, error) {
+	if err := t.loadLocked(); err != nil {
+		return nil, err
+	}
 	for _, rec := range t.records {
 		if strings.EqualFold(rec.ID, id) && (who.owner() == owner{} || who.owner() == rec.owner) {
 			return rec, nil
@@ -212,6 +214,9 @@ func (t *taskTable) add(rec *record) error {
 	defer t.mu.Unlock()
 	if t.running >= MaxTasks {
 		return fault.TaskLimit
+	}
+	if err := t.loadLocked(); err != nil {
+		return err
 	}
 	next := append(slices.Clone(t.records), rec)
 	for i := 0; len(next) > MaxTaskRecords && i < len(next); {
@@ -269,33 +274,47 @@ func cut(s string) string {
 }
 
 func (t *taskTable) save(records []*record) error {
-	if t.path == "" {
+	if t.doc == nil {
 		return nil
 	}
 	raw, err := json.Marshal(map[string]any{"version": 1, "tasks": records})
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(t.path, raw)
+	return t.doc.Write(raw)
 }
 
 // load remembers whose tasks there were. What was running is interrupted, and
-// what was said is gone with the process.
-func (t *taskTable) load(path string) error {
-	t.path = path
-	raw, err := os.ReadFile(path)
-	if path == "" || errors.Is(err, fs.ErrNotExist) {
+// what was said is gone with the process. A document whose key is not at hand
+// is read when it is needed.
+func (t *taskTable) load(doc atomicfile.Document) error {
+	t.doc = doc
+	err := t.loadLocked()
+	if errors.Is(err, fault.StorageLocked) || errors.Is(err, fault.StorageKeyMissing) {
+		err = nil
+	}
+	return err
+}
+
+func (t *taskTable) loadLocked() error {
+	if t.loaded || t.doc == nil {
 		return nil
 	}
-	if err != nil {
+	err := t.doc.Read(t.parse)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	t.loaded = true
+	return nil
+}
+
+func (t *taskTable) parse(raw []byte) error {
 	var f struct {
 		Version int       `json:"version"`
 		Tasks   []*record `json:"tasks"`
 	}
 	if json.Unmarshal(raw, &f) != nil || f.Version != 1 || slices.Contains(f.Tasks, nil) {
-		return fault.New(fault.StateCorrupt, fmt.Errorf("%s does not parse", path))
+		return fault.New(fault.StateCorrupt, errors.New("the list of tasks does not parse"))
 	}
 	for _, rec := range f.Tasks {
 		rec.task = &Task{ID: rec.ID, Title: rec.Title, Status: rec.Status}

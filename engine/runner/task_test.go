@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"osaurus/engine/accesskey"
+	"osaurus/engine/atomicfile"
 	"osaurus/engine/fault"
 )
 
@@ -63,7 +64,7 @@ func TestTasks(t *testing.T) {
 func TestTaskOwnership(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "tasks.json")
-	r, _ := withProvider(t, func(c *Config) { c.TasksPath = path })
+	r, _ := withProvider(t, func(c *Config) { c.Tasks = atomicfile.Plain(path) })
 	alice, owner := peer(1, "a"), Caller{}
 	master := Caller{&accesskey.Access{MasterScoped: true, Nonce: "m"}}
 	theirs, ours := dispatch(t, r, alice, Echo).ID, dispatch(t, r, owner, Echo).ID
@@ -95,11 +96,11 @@ func TestTaskOwnership(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	check(newRunner(t, func(c *Config) { c.TasksPath = path }), "after a restart")
+	check(newRunner(t, func(c *Config) { c.Tasks = atomicfile.Plain(path) }), "after a restart")
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	lost := newRunner(t, func(c *Config) { c.TasksPath = path })
+	lost := newRunner(t, func(c *Config) { c.Tasks = atomicfile.Plain(path) })
 	if _, err := lost.Task(alice, theirs); !errors.Is(err, fault.AgentScopeDenied) {
 		t.Errorf("a lost record: %v", err)
 	}
@@ -228,7 +229,7 @@ func TestInterruptedTasks(t *testing.T) {
 	if err := os.WriteFile(path, []byte(`{"version":1,"tasks":[{"id":"A","status":"running"},{"id":"B","status":"completed","audience":"0x01","nonce":"n"}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := newRunner(t, func(c *Config) { c.TasksPath = path })
+	r := newRunner(t, func(c *Config) { c.Tasks = atomicfile.Plain(path) })
 	a, err := r.Task(Caller{}, "a")
 	if err != nil || a.Status != Failed || *a.Success || a.Summary == "" {
 		t.Errorf("%+v, %v", a, err)
@@ -240,7 +241,7 @@ func TestInterruptedTasks(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(Config{TasksPath: path}); !errors.Is(err, fault.StateCorrupt) {
+		if _, err := New(Config{Tasks: atomicfile.Plain(path)}); !errors.Is(err, fault.StateCorrupt) {
 			t.Errorf("%s: %v", text, err)
 		}
 		if kept, err := os.ReadFile(path); err != nil || string(kept) != text {
@@ -252,7 +253,7 @@ func TestInterruptedTasks(t *testing.T) {
 // TestNoTaskWithoutItsRecord: a disk that refuses starts nothing.
 func TestNoTaskWithoutItsRecord(t *testing.T) {
 	t.Parallel()
-	r := newRunner(t, func(c *Config) { c.TasksPath = filepath.Join(t.TempDir(), "none", "tasks.json") })
+	r := newRunner(t, func(c *Config) { c.Tasks = atomicfile.Plain(filepath.Join(t.TempDir(), "none", "tasks.json")) })
 	if _, err := r.Dispatch(t.Context(), Caller{}, someone, Dispatch{Prompt: "x"}); err == nil {
 		t.Fatal("a task began without a record")
 	}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"osaurus/engine/atomicfile"
+	"osaurus/engine/fault"
 	"osaurus/engine/storage/blob"
 	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sealed"
@@ -57,12 +60,12 @@ func (s *Storage) writeSealed(rel string, content []byte) error {
 	return s.disk.SyncDir(filepath.Dir(path))
 }
 
-// ReadSealed returns what WriteSealed wrote, at most limit bytes. A plain
-// file that an older host left is read once and sealed. A missing file is
-// fs.ErrNotExist.
-func (s *Storage) ReadSealed(ctx context.Context, rel string, limit int64) ([]byte, error) {
+// ReadSealed passes what WriteSealed wrote, at most limit bytes, to parse. A
+// plain file that an older host left is sealed once parse has taken it. A
+// missing file is fs.ErrNotExist.
+func (s *Storage) ReadSealed(ctx context.Context, rel string, limit int64, parse func([]byte) error) error {
 	if err := s.gate.enter(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	defer s.gate.leave()
 	path := s.file(rel)
@@ -71,23 +74,46 @@ func (s *Storage) ReadSealed(ctx context.Context, rel string, limit int64) ([]by
 		keys, err := slices.Clone(s.keys), s.keyError()
 		s.mu.Unlock()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return sealed.ReadFile(path+sealed.Ext, keys, sealed.Label{Purpose: sealed.JSON, Name: rel}, limit)
+		content, err := sealed.ReadFile(path+sealed.Ext, keys, sealed.Label{Purpose: sealed.JSON, Name: rel}, limit)
+		if sealed.Refused(err) {
+			err = fault.New(fault.StateCorrupt, fmt.Errorf("%s: %w", rel, err))
+		}
+		if err != nil {
+			return err
+		}
+		return parse(content)
 	}
-	f, info, err := disk.Open(path)
+	content, err := readBounded(path, limit)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { _ = f.Close() }() // read only
-	if info.Size() > limit {
-		return nil, sealed.ErrTooLarge
+	if err := parse(content); err != nil {
+		return err
 	}
-	content := make([]byte, info.Size())
-	if _, err := f.ReadAt(content, 0); err != nil {
-		return nil, err
-	}
-	return content, s.writeSealed(rel, content)
+	return s.writeSealed(rel, content)
+}
+
+// maxDocument bounds a Document, in bytes.
+const maxDocument = 64 << 20
+
+// Document is the sealed file rel as others keep their records in it.
+func (s *Storage) Document(rel string) atomicfile.Document { return document{s, rel} }
+
+type document struct {
+	s   *Storage
+	rel string
+}
+
+// Read implements atomicfile.Document.
+func (d document) Read(parse func([]byte) error) error {
+	return d.s.ReadSealed(context.Background(), d.rel, maxDocument, parse)
+}
+
+// Write implements atomicfile.Document.
+func (d document) Write(content []byte) error {
+	return d.s.WriteSealed(context.Background(), d.rel, content)
 }
 
 // RemoveSealed deletes the file rel in either form.
