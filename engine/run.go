@@ -58,6 +58,7 @@ func (e *Engine) Run(ctx context.Context, listeners []net.Listener) error {
 	var background sync.WaitGroup
 	background.Go(func() { e.advertise(ctx) })
 	background.Go(func() { e.keepHead(ctx) })
+	background.Go(func() { e.maintain(ctx) })
 	err := e.Server.Serve(ctx, listeners...)
 	cancel()
 	background.Wait()

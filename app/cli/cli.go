@@ -108,6 +108,7 @@ func (a *app) root() *cobra.Command {
 	a.identityCommands(root)
 	a.agentCommands(root)
 	a.keyCommands(root)
+	a.storageCommands(root)
 	a.peerCommands(root)
 	a.approvalCommands(root)
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes, Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(a.Stdout, exitCodes) }})
@@ -215,6 +216,8 @@ func nextFor(code string) string {
 		return "osaurus peers list"
 	case "unreachable":
 		return "osaurus discover"
+	case "storage_locked", "storage_key_missing", "store_corrupt", "store_missing", "store_unexpected_plaintext", "store_unsafe_path", "store_forward_version":
+		return "osaurus storage status"
 	case "log_broken":
 		return "osaurus log show"
 	}

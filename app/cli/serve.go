@@ -26,6 +26,9 @@ func (a *app) serve(ctx context.Context, port int) (err error) {
 	if err := a.firstStart(ctx, e); err != nil {
 		return err
 	}
+	if err := a.converge(ctx, e); err != nil {
+		return err
+	}
 	if err := e.Unlock(ctx); err != nil {
 		a.say("%s the agents' keys are not available: %s", a.term.paint(yellow, "warning:"), err)
 	}
@@ -76,6 +79,20 @@ func (a *app) firstStart(ctx context.Context, e *engine.Engine) error {
 	}
 	a.showPhrase(created.Phrase, created.RecoveryCode)
 	return nil
+}
+
+// converge encrypts what an older host left in plaintext, with progress.
+func (a *app) converge(ctx context.Context, e *engine.Engine) error {
+	bar := a.bar()
+	done, err := e.Storage.Converge(ctx, bar.show)
+	bar.end()
+	if len(done.Converted) > 0 {
+		a.say("Encrypted %d databases that were in plaintext.", len(done.Converted))
+	}
+	for _, i := range done.Issues {
+		a.say("%s %s stays as it is: %s", a.term.paint(yellow, "warning:"), i.Store, i.Kind.Explain())
+	}
+	return err
 }
 
 // showPhrase prints the words in four columns.

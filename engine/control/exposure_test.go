@@ -22,6 +22,7 @@ import (
 	"osaurus/engine/server"
 	"osaurus/engine/settings"
 	"osaurus/engine/signature"
+	"osaurus/engine/storage"
 )
 
 func newReader(s string) *bufio.Reader      { return bufioReader(strings.NewReader(s)) }
@@ -35,6 +36,7 @@ func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 var shown = []any{
 	Identity{}, NewIdentity{}, Drift{}, Repaired{}, Agent{}, NewKey{}, RequestToken{}, Approvals{}, RunEvent{}, Provider{}, LogHead{}, Error{},
 	engine.Status{}, accesskey.Metadata{}, accesskey.Access{}, accesskey.Trusted{}, agents.Agent{}, discovery.Event{}, eventlog.Head{}, eventlog.Problem{},
+	StorageEvent{}, storage.Status{}, storage.Quarantined{}, storage.Rotation{},
 	fault.Error{}, fault.Reply{}, identity.Status{}, identity.Drift{}, identity.RequestClaims{}, pairing.Peer{}, pairing.Prompt{}, pairing.Outcome{},
 	runner.Task{}, runner.Model{}, server.Entry{}, settings.Server{}, settings.Provider{},
 }
@@ -46,6 +48,7 @@ var allowed = map[string]string{
 	"control.NewKey.Token":             "shown once to the owner, who hands it on",
 	"control.RequestToken.Token":       "what was asked for; it lives a minute and serves once",
 	"control.Provider.Key":             "only in a request",
+	"storage.Status.Key":               "the id and state of the key",
 }
 
 var (

@@ -42,6 +42,7 @@ func NewServer(e *engine.Engine, stop func()) *Server {
 	s.identityOps()
 	s.agentOps()
 	s.keyOps()
+	s.storageOps()
 	s.peerOps()
 	s.approvalOps()
 	return s
@@ -184,6 +185,8 @@ const (
 var exits = map[fault.Code]int{
 	fault.Usage: exitUsage, fault.InvalidAgentID: exitUsage, fault.AgentNotFound: exitUsage, fault.InvalidPhrase: exitUsage,
 	fault.NoMaster: exitLocked, fault.KeyNotFound: exitLocked, fault.KeystoreLocked: exitLocked, fault.HostIdentityUnavailable: exitLocked,
+	fault.StorageLocked: exitLocked, fault.StorageKeyMissing: exitLocked,
+	fault.StoreDamaged: exitIntegrity, fault.StoreMissing: exitIntegrity, fault.StorePlaintext: exitIntegrity,
 	fault.StateCorrupt: exitIntegrity, fault.KeystoreCorrupt: exitIntegrity,
 	fault.NeedsConfirmation: exitConfirm, fault.ForeignPhrase: exitConfirm,
 }

@@ -125,6 +125,10 @@ func (m MasterKey) Agent(p Path) (AgentKey, error) {
 	return AgentKey{role{key}}, err
 }
 
+// StorageMaterial returns the input that the storage key may be derived from
+// (storage.md section 4). The caller destroys it.
+func (m MasterKey) StorageMaterial() secret.Bytes { return m.seed.Clone() }
+
 // Pairing derives the connector's pairing key. Errors: ErrSkipIndex.
 func (m MasterKey) Pairing() (PairingKey, error) {
 	key, err := m.derive([]byte(labelPairing))

@@ -107,6 +107,28 @@ func (s *Storage) statusOf(id ID) StoreStatus {
 	return st
 }
 
+// Explain says in plain words what is the matter.
+func (k IssueKind) Explain() string {
+	switch k {
+	case IssueLocked:
+		return "It is encrypted with a key that is not at hand."
+	case IssueCorrupt:
+		return "It does not open with its key, or is no database. Nothing was changed in it."
+	case IssueMissing:
+		return "It is on record, but its file is gone."
+	case IssueUnexpectedPlaintext:
+		return "It was encrypted, and now a plaintext file lies in its place."
+	case IssueUnsafePath:
+		return "Its path is a link, a folder, or another person's file."
+	case IssueForwardVersion:
+		return "It was written by a newer version."
+	case IssueMigration:
+		return "It could not be brought to this version. Nothing was lost; there may be too little room on the disk."
+	case IssueUnknown:
+	}
+	return "It could not be opened."
+}
+
 // next is the command that helps. Nothing that could lose data is named
 // before what cannot.
 func (k IssueKind) next(id ID, key KeyState) string {

@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"osaurus/engine/control"
+	"osaurus/engine/storage"
+)
+
+func (a *app) storageCommands(root *cobra.Command) {
+	status := a.host("status", "Show each store: where, how large, how it is kept", func(ctx context.Context, c *control.Client) error {
+		s, err := c.Storage(ctx)
+		if err != nil {
+			return err
+		}
+		return a.result(s, func() { a.showStorage(s) })
+	})
+	quarantine := a.host("quarantine", "List what was set aside; nothing there is ever deleted", func(ctx context.Context, c *control.Client) error {
+		all, err := c.Quarantine(ctx)
+		if err != nil {
+			return err
+		}
+		return a.result(all, func() {
+			for _, q := range all {
+				a.out("%s  %s  %s  %s", q.MovedAt.Local().Format(time.DateTime), q.Store, q.Folder, q.Reason)
+			}
+			if len(all) == 0 {
+				a.say("Nothing was set aside.")
+			}
+		})
+	})
+	root.AddCommand(parent("host", "storage", "What is kept on disk, and its key", status, a.rotateStorage(),
+		a.operation("encrypt", "Keep databases encrypted, and encrypt those that are not", ""),
+		a.operation("decrypt", "Keep databases in plaintext, and decrypt those there are", "Whoever copies the home can read chats and memory afterwards."),
+		a.operation("verify", "Read everything and tell what does not open", ""),
+		a.operation("maintain", "Tidy up the databases now", ""),
+		a.recoverStore(), quarantine))
+}
+
+func (a *app) operation(name, short, question string) *cobra.Command {
+	return command("", name, short, "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		if question != "" {
+			if err := a.confirm(question); err != nil {
+				return err
+			}
+		}
+		return a.operate(ctx, control.StorageOrder{What: name})
+	})
+}
+
+func (a *app) rotateStorage() *cobra.Command {
+	var fromIdentity bool
+	c := command("", "rotate", "Give everything on disk a new key", "  osaurus storage rotate\n  osaurus storage rotate --from-identity", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		if err := a.confirm("Everything is copied, verified and put in place under a new key. An export beforehand costs little."); err != nil {
+			return err
+		}
+		return a.operate(ctx, control.StorageOrder{What: "rotate", FromMaster: fromIdentity})
+	})
+	c.Flags().BoolVar(&fromIdentity, "from-identity", false, "derive the key from the identity, so that the 24 words and the salt bring it back")
+	return c
+}
+
+// operate runs an operation with a bar on a terminal. Ctrl-C undoes it, or lets
+// it go on at the next start where it cannot be undone any more.
+func (a *app) operate(ctx context.Context, order control.StorageOrder) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+		bar := a.bar()
+		done, err := c.OperateStorage(ctx, order, bar.show)
+		bar.end()
+		if err != nil {
+			return err
+		}
+		if err := a.result(done, func() { a.showDone(order.What, done) }); err != nil {
+			return err
+		}
+		if len(done.Issues)+len(done.Unread) > 0 && order.What == "verify" {
+			return &control.Error{Code: "store_corrupt", Message: "not everything opens", Exit: exitIntegrity}
+		}
+		return nil
+	})
+}
+
+func (a *app) showDone(what string, d control.StorageDone) {
+	switch what {
+	case "rotate":
+		a.out("new key %s: %d databases, %d files", d.NewKeyID, d.Stores, d.Files)
+	case "verify":
+		if len(d.Issues)+len(d.Unread) == 0 {
+			a.out("everything opens")
+		}
+	case "maintain":
+		a.out("done")
+	default:
+		a.out("%d databases converted", len(d.Converted))
+	}
+	for _, i := range d.Issues {
+		a.out("%s: %s. %s", i.Store, i.Issue, i.Issue.Explain())
+	}
+	for _, f := range d.Unread {
+		a.out("%s does not open; it was left as it is", f)
+	}
+}
+
+func (a *app) recoverStore() *cobra.Command {
+	var retry, reset, accept bool
+	c := command("", "recover STORE", "Open a store again, set it aside, or accept a plaintext one", "  osaurus storage recover memory --retry\n  osaurus storage recover memory --reset", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		action := ""
+		for name, on := range map[string]bool{"retry": retry, "reset": reset, "accept": accept} {
+			if on && action != "" {
+				return usage("osaurus storage recover "+args[0]+" --retry", "one of --retry, --reset and --accept")
+			}
+			if on {
+				action = name
+			}
+		}
+		switch action {
+		case "":
+			return usage("osaurus storage recover "+args[0]+" --retry", "say --retry, --reset or --accept")
+		case "reset":
+			if err := a.confirm("The store is set aside under quarantine/ and starts empty."); err != nil {
+				return err
+			}
+		case "accept":
+			if err := a.confirm("The plaintext file is taken for yours and encrypted."); err != nil {
+				return err
+			}
+		}
+		return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+			return c.RecoverStore(ctx, control.RecoverStore{Store: storage.ID(args[0]), Action: action})
+		})
+	})
+	c.Flags().BoolVar(&retry, "retry", false, "ask the keystore again and open the store")
+	c.Flags().BoolVar(&reset, "reset", false, "set the store aside, deleting nothing, and start empty")
+	c.Flags().BoolVar(&accept, "accept", false, "take a plaintext file that appeared for yours")
+	return c
+}
+
+func (a *app) showStorage(s storage.Status) {
+	a.out("databases   %s", s.Posture)
+	switch s.Key.State {
+	case storage.KeyReady:
+		a.out("key         %s, in a keystore sealed by: %s", s.Key.ID, s.Key.Keystore)
+		if s.Key.Keystore == "unwrapped" {
+			a.say("%s encrypted, but the key lies beside the data. Seal it:  osaurus identity passphrase set", a.term.paint(yellow, "warning:"))
+		}
+	case storage.KeyFresh:
+		a.out("key         made when something is stored")
+	case storage.KeyLocked, storage.KeyMissing:
+		a.out("key         %s", a.term.paint(red, string(s.Key.State)))
+	}
+	if s.Operation != "" {
+		a.out("running     %s", s.Operation)
+	}
+	for _, st := range s.Stores {
+		state := st.State
+		if st.State == storage.StateRefused {
+			state = a.term.paint(red, string(st.Issue))
+		}
+		a.out("%-24s %10s  %-10s %s", st.ID, size(st.Bytes), st.Format, state)
+		if st.State == storage.StateRefused {
+			a.out("    %s\n    next: %s", st.Issue.Explain(), a.typed(st.Next))
+		}
+	}
+}
+
+// progress is a bar on a terminal that asks for more than a second, and
+// nothing anywhere else.
+type progress struct{ bar *progressbar.ProgressBar }
+
+func (a *app) bar() *progress {
+	w := io.Discard
+	if a.term.interactive && !a.quiet && !a.json {
+		w = a.Stderr
+	}
+	return &progress{progressbar.NewOptions64(-1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())}
+}
+
+func (p *progress) show(at storage.Progress) {
+	if p.bar.GetMax64() != at.Total && at.Total > 0 {
+		p.bar.ChangeMax64(at.Total)
+	}
+	p.bar.Describe(at.Label)
+	_ = p.bar.Set64(at.Done) // only tells people
+}
+
+func (p *progress) end() { _ = p.bar.Finish() }
+
+// size is a number of bytes as people read it, in powers of 1000.
+func size(bytes int64) string {
+	const units = "kMGTPE"
+	if bytes < 1000 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	value, unit := float64(bytes)/1000, 0
+	for value >= 999.95 && unit < len(units)-1 {
+		value, unit = value/1000, unit+1
+	}
+	return fmt.Sprintf("%.1f %cB", value, units[unit])
+}

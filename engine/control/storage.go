@@ -1,0 +1,151 @@
+package control
+
+import (
+	"context"
+	"errors"
+
+	"osaurus/engine/fault"
+	"osaurus/engine/storage"
+)
+
+// StorageOrder asks for an operation over all stores: rotate, encrypt,
+// decrypt, verify or maintain.
+type StorageOrder struct {
+	What       string `json:"what"`
+	FromMaster bool   `json:"from_master,omitempty"` // rotate to a key derived from the identity
+}
+
+// StorageEvent is one line of an operation: how far it is, what it did, or why
+// it ended.
+type StorageEvent struct {
+	Progress *storage.Progress `json:"progress,omitempty"`
+	Done     *StorageDone      `json:"done,omitempty"`
+	Error    *Error            `json:"error,omitempty"`
+}
+
+// StorageDone is what an operation did.
+type StorageDone struct {
+	NewKeyID  string       `json:"new_key_id,omitempty"`
+	Stores    int          `json:"stores,omitempty"`
+	Files     int          `json:"files,omitempty"`
+	Converted []storage.ID `json:"converted,omitempty"`
+	Issues    []StoreIssue `json:"issues,omitempty"`
+	Unread    []string     `json:"unreadable_files,omitempty"` // below the home; left as they were
+}
+
+// StoreIssue is a store that stays as it is, and why.
+type StoreIssue struct {
+	Store storage.ID        `json:"store"`
+	Issue storage.IssueKind `json:"issue"`
+}
+
+// RecoverStore names what the owner wants for a store: retry, reset or accept.
+type RecoverStore struct {
+	Store  storage.ID `json:"store"`
+	Action string     `json:"action"`
+}
+
+func (s *Server) storageOps() {
+	op(s, "storage/status", func(context.Context, Empty) (storage.Status, error) { return s.engine.Storage.Status() })
+	op(s, "storage/quarantine", func(context.Context, Empty) ([]storage.Quarantined, error) { return s.engine.Storage.Quarantine() })
+	do(s, "storage/recover", s.recoverStore)
+	lines(s, "storage/operate", func(ctx context.Context, in StorageOrder, emit func(StorageEvent) error) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		done, err := s.operate(ctx, in, func(p storage.Progress) {
+			if emit(StorageEvent{Progress: &p}) != nil {
+				cancel() // nobody waits for it any more
+			}
+		})
+		if err != nil {
+			return emit(StorageEvent{Error: describe(err)})
+		}
+		return emit(StorageEvent{Done: &done})
+	})
+}
+
+func (s *Server) recoverStore(ctx context.Context, in RecoverStore) error {
+	switch in.Action {
+	case "retry":
+		return s.engine.Storage.Retry(ctx, in.Store)
+	case "reset":
+		return s.engine.Storage.Reset(ctx, in.Store)
+	case "accept":
+		return s.engine.Storage.Accept(ctx, in.Store)
+	}
+	return fault.WithText(fault.Usage, "a store is recovered by retry, reset or accept")
+}
+
+func (s *Server) operate(ctx context.Context, in StorageOrder, progress func(storage.Progress)) (StorageDone, error) {
+	st := s.engine.Storage
+	switch in.What {
+	case "rotate":
+		r, err := s.engine.RotateStorage(ctx, in.FromMaster, progress)
+		return StorageDone{NewKeyID: r.New.String(), Stores: r.Stores, Files: r.Files, Unread: r.Left}, err
+	case "encrypt":
+		return converted(st.SetPosture(ctx, storage.PostureEncrypted, progress))
+	case "decrypt":
+		return converted(st.SetPosture(ctx, storage.PosturePlaintext, progress))
+	case "verify":
+		issues, files, err := st.VerifyAll(ctx, progress)
+		return StorageDone{Issues: storeIssues(issues), Unread: files}, err
+	case "maintain":
+		return StorageDone{}, st.Maintain(ctx, true)
+	}
+	return StorageDone{}, fault.WithText(fault.Usage, "no such operation")
+}
+
+func converted(c storage.Conversion, err error) (StorageDone, error) {
+	return StorageDone{Converted: c.Converted, Issues: storeIssues(c.Issues)}, err
+}
+
+func storeIssues(issues []storage.Issue) []StoreIssue {
+	var list []StoreIssue
+	for _, i := range issues {
+		list = append(list, StoreIssue{i.Store, i.Kind})
+	}
+	return list
+}
+
+// Storage looks at the stores.
+func (c *Client) Storage(ctx context.Context) (storage.Status, error) {
+	return call[storage.Status](ctx, c, "storage/status", Empty{})
+}
+
+// Quarantine lists what was set aside.
+func (c *Client) Quarantine(ctx context.Context) ([]storage.Quarantined, error) {
+	return call[[]storage.Quarantined](ctx, c, "storage/quarantine", Empty{})
+}
+
+// RecoverStore retries, resets or accepts a store.
+func (c *Client) RecoverStore(ctx context.Context, r RecoverStore) error {
+	_, err := call[Empty](ctx, c, "storage/recover", r)
+	return err
+}
+
+// ErrCutOff says that the host went away during an operation. It goes on, or
+// undoes what it had begun, at its next start.
+var ErrCutOff = errors.New("the host went away during the operation")
+
+// OperateStorage runs an operation and reports its progress.
+func (c *Client) OperateStorage(ctx context.Context, in StorageOrder, progress func(storage.Progress)) (StorageDone, error) {
+	var done *StorageDone
+	err := stream(ctx, c, "storage/operate", in, func(ev StorageEvent) error {
+		switch {
+		case ev.Error != nil:
+			return ev.Error
+		case ev.Done != nil:
+			done = ev.Done
+		case ev.Progress != nil:
+			progress(*ev.Progress)
+		}
+		return nil
+	})
+	if err == nil && done == nil {
+		err = ErrCutOff
+	}
+	if err != nil {
+		return StorageDone{}, err
+	}
+	return *done, nil
+}
