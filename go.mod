@@ -25,6 +25,7 @@ require (
 
 // Used by tests alone.
 require (
+	filippo.io/age v1.3.2 // what sealing is measured beside
 	github.com/creack/pty v1.1.24 // terminals
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line
 	github.com/spf13/pflag v1.0.9 // every flag's help
@@ -33,6 +34,7 @@ require (
 )
 
 require (
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
