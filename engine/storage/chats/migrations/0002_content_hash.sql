@@ -1,0 +1,1 @@
+ALTER TABLE turns ADD COLUMN content_hash TEXT DEFAULT '';

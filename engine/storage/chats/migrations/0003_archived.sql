@@ -1,0 +1,1 @@
+ALTER TABLE sessions ADD COLUMN archived INTEGER DEFAULT 0;

@@ -1,0 +1,1 @@
+ALTER TABLE turns ADD COLUMN tool_call_durations TEXT;

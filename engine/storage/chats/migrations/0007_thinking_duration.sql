@@ -1,0 +1,1 @@
+ALTER TABLE turns ADD COLUMN thinking_duration REAL;
