@@ -33,6 +33,8 @@ import (
 	"osaurus/engine/secret"
 	"osaurus/engine/server"
 	"osaurus/engine/storage"
+	"osaurus/engine/storage/chats"
+	"osaurus/engine/storage/memory"
 )
 
 // Ports is what an engine needs of the system it runs on.
@@ -70,6 +72,8 @@ type Engine struct {
 	Runner   *runner.Runner
 	Server   *server.Server
 	Storage  *storage.Storage
+	Chats    *chats.Chats
+	Memory   *memory.Memory
 	Channel  *channel.Server
 
 	ports  Ports
@@ -194,7 +198,13 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	if e.Peers, err = pairing.OpenPeers(e.Storage.Document("identity/peers.json"), e.store, p.Now); err != nil {
 		return err
 	}
-	if e.Runner, err = runner.New(runner.Config{Endpoint: e.endpoint, Chats: runner.NewMemoryChats(), Tasks: e.Storage.Document("tasks.json"), Now: p.Now, Rand: p.Rand, Log: p.Logger}); err != nil {
+	if e.Chats, err = chats.New(e.Storage, p.Now); err != nil {
+		return err
+	}
+	if e.Memory, err = memory.New(e.Storage, p.Now); err != nil {
+		return err
+	}
+	if e.Runner, err = runner.New(runner.Config{Endpoint: e.endpoint, Chats: history{e.Chats}, Tasks: e.Storage.Document("tasks.json"), Now: p.Now, Rand: p.Rand, Log: p.Logger}); err != nil {
 		return err
 	}
 	e.Approval = pairing.NewQueue(p.Now, p.Rand)
@@ -202,7 +212,7 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	host := pairing.NewHost(pairing.HostConfig{Agent: e.pairable, Signer: e.Agents.Signer, Keys: e.Keys, Queue: e.Approval, Now: p.Now, Rand: p.Rand, Log: e.Event})
 	e.Server = server.New(server.Config{
 		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Runner: e.Runner,
-		Endpoint: e.endpoint, Memory: server.NewMemoryIngest(), Admin: func(ctx context.Context) any { return e.Status(ctx) }, Health: e.health, Log: e.Event, Now: p.Now, Logger: p.Logger,
+		Endpoint: e.endpoint, Memory: memories{e}, Admin: func(ctx context.Context) any { return e.Status(ctx) }, Health: e.health, Log: e.Event, Now: p.Now, Logger: p.Logger,
 	})
 	e.requests = sync.OnceValues(e.openRequests)
 	e.Keys.OnRevoked(e.Runner.EndAccess)

@@ -24,6 +24,9 @@ func (e *Engine) RotateStorage(ctx context.Context, fromMaster bool, progress fu
 	return e.Storage.Rotate(ctx, o)
 }
 
+// orphanGrace is how old an attachment that no turn mentions must be to go.
+const orphanGrace = 24 * time.Hour
+
 // maintain looks after the databases while the host runs.
 func (e *Engine) maintain(ctx context.Context) {
 	next := time.NewTimer(storage.MaintainAfter)
@@ -36,6 +39,9 @@ func (e *Engine) maintain(ctx context.Context) {
 		}
 		if err := e.Storage.Maintain(ctx, false); err != nil && ctx.Err() == nil {
 			e.ports.Logger.Warn("a database was not maintained", slog.String("error", err.Error()))
+		}
+		if _, err := e.Chats.Sweep(ctx, orphanGrace); err != nil && ctx.Err() == nil {
+			e.ports.Logger.Warn("attachments were not swept", slog.String("error", err.Error()))
 		}
 		next.Reset(storage.MaintainEvery)
 	}

@@ -23,6 +23,7 @@ import (
 	"osaurus/engine/settings"
 	"osaurus/engine/signature"
 	"osaurus/engine/storage"
+	"osaurus/engine/storage/memory"
 )
 
 func newReader(s string) *bufio.Reader      { return bufioReader(strings.NewReader(s)) }
@@ -36,7 +37,7 @@ func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 var shown = []any{
 	Identity{}, NewIdentity{}, Drift{}, Repaired{}, Agent{}, NewKey{}, RequestToken{}, Approvals{}, RunEvent{}, Provider{}, LogHead{}, Error{},
 	engine.Status{}, accesskey.Metadata{}, accesskey.Access{}, accesskey.Trusted{}, agents.Agent{}, discovery.Event{}, eventlog.Head{}, eventlog.Problem{},
-	StorageEvent{}, storage.Status{}, storage.Quarantined{}, storage.Rotation{},
+	StorageEvent{}, Chat{}, memory.Fact{}, memory.Found{}, storage.Status{}, storage.Quarantined{}, storage.Rotation{},
 	fault.Error{}, fault.Reply{}, identity.Status{}, identity.Drift{}, identity.RequestClaims{}, pairing.Peer{}, pairing.Prompt{}, pairing.Outcome{},
 	runner.Task{}, runner.Model{}, server.Entry{}, settings.Server{}, settings.Provider{},
 }

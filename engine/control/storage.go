@@ -3,9 +3,12 @@ package control
 import (
 	"context"
 	"errors"
+	"time"
 
 	"osaurus/engine/fault"
 	"osaurus/engine/storage"
+	"osaurus/engine/storage/chats"
+	"osaurus/engine/storage/memory"
 )
 
 // StorageOrder asks for an operation over all stores: rotate, encrypt,
@@ -49,6 +52,49 @@ func (s *Server) storageOps() {
 	op(s, "storage/status", func(context.Context, Empty) (storage.Status, error) { return s.engine.Storage.Status() })
 	op(s, "storage/quarantine", func(context.Context, Empty) ([]storage.Quarantined, error) { return s.engine.Storage.Quarantine() })
 	do(s, "storage/recover", s.recoverStore)
+	op(s, "memory/add", func(ctx context.Context, in Remember) (memory.Fact, error) {
+		a, err := s.find(in.Agent)
+		if err != nil {
+			return memory.Fact{}, err
+		}
+		return s.engine.Memory.Add(ctx, a.ID, in.Text)
+	})
+	op(s, "memory/list", func(ctx context.Context, in Remember) ([]memory.Fact, error) {
+		if in.Agent == "" {
+			return s.engine.Memory.Facts(ctx, "")
+		}
+		a, err := s.find(in.Agent)
+		if err != nil {
+			return nil, err
+		}
+		return s.engine.Memory.Facts(ctx, a.ID)
+	})
+	op(s, "memory/query", func(ctx context.Context, in Remember) ([]memory.Found, error) {
+		a, err := s.find(in.Agent)
+		if err != nil {
+			return nil, err
+		}
+		return s.engine.Memory.Query(ctx, a.ID, in.Text, in.Limit)
+	})
+	do(s, "memory/forget", func(ctx context.Context, in ID) error { return s.engine.Memory.Forget(ctx, in.ID) })
+	op(s, "chats/list", func(ctx context.Context, in ChatFilter) ([]Chat, error) {
+		list, err := s.engine.Chats.List(ctx, chats.Filter{AgentID: in.AgentID, Text: in.Text, Limit: in.Limit, Archived: in.Archived})
+		out := make([]Chat, 0, len(list))
+		for _, c := range list {
+			out = append(out, chat(c))
+		}
+		return out, err
+	})
+	op(s, "chats/show", func(ctx context.Context, in ID) (Chat, error) {
+		c, err := s.loadChat(ctx, in.ID)
+		return chat(c), err
+	})
+	do(s, "chats/delete", func(ctx context.Context, in ID) error {
+		if _, err := s.loadChat(ctx, in.ID); err != nil {
+			return err
+		}
+		return s.engine.Chats.Delete(ctx, in.ID)
+	})
 	lines(s, "storage/operate", func(ctx context.Context, in StorageOrder, emit func(StorageEvent) error) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -148,4 +194,91 @@ func (c *Client) OperateStorage(ctx context.Context, in StorageOrder, progress f
 		return StorageDone{}, err
 	}
 	return *done, nil
+}
+
+// Remember names an agent and a text: what to remember, or to look for.
+type Remember struct {
+	Agent string `json:"agent,omitempty"`
+	Text  string `json:"text,omitempty"`
+	Limit int    `json:"limit,omitempty"`
+}
+
+// AddFact has an agent remember a text.
+func (c *Client) AddFact(ctx context.Context, r Remember) (memory.Fact, error) {
+	return call[memory.Fact](ctx, c, "memory/add", r)
+}
+
+// Facts lists what an agent was told to remember; "" lists all agents'.
+func (c *Client) Facts(ctx context.Context, r Remember) ([]memory.Fact, error) {
+	return call[[]memory.Fact](ctx, c, "memory/list", r)
+}
+
+// QueryMemory looks for a text in what an agent remembers.
+func (c *Client) QueryMemory(ctx context.Context, r Remember) ([]memory.Found, error) {
+	return call[[]memory.Found](ctx, c, "memory/query", r)
+}
+
+// ForgetFact deletes a fact.
+func (c *Client) ForgetFact(ctx context.Context, id string) error {
+	_, err := call[Empty](ctx, c, "memory/forget", ID{id})
+	return err
+}
+
+// ChatFilter narrows a list of chats; Text is looked for in titles and turns.
+type ChatFilter struct {
+	AgentID  string `json:"agent_id,omitempty"`
+	Text     string `json:"text,omitempty"`
+	Archived bool   `json:"archived,omitempty"`
+	Limit    int    `json:"limit,omitempty"`
+}
+
+// Chat is a conversation as its owner sees it.
+type Chat struct {
+	ID       string     `json:"id"`
+	Title    string     `json:"title"`
+	AgentID  string     `json:"agent_id,omitempty"`
+	Source   string     `json:"source"`
+	Updated  time.Time  `json:"updated"`
+	Turns    int        `json:"turns"`
+	Messages []ChatTurn `json:"messages,omitempty"`
+}
+
+// ChatTurn is one message of a Chat.
+type ChatTurn struct {
+	Role        string    `json:"role"`
+	Content     string    `json:"content"`
+	Created     time.Time `json:"created,omitzero"`
+	Attachments int       `json:"attachments,omitempty"`
+}
+
+func (s *Server) loadChat(ctx context.Context, id string) (chats.Session, error) {
+	c, err := s.engine.Chats.Load(ctx, id)
+	if errors.Is(err, fault.NotFound) {
+		err = fault.WithText(fault.Usage, "no conversation has this id")
+	}
+	return c, err
+}
+
+func chat(s chats.Session) Chat {
+	c := Chat{ID: s.ID, Title: s.Title, AgentID: s.AgentID, Source: s.Source, Updated: s.UpdatedAt, Turns: s.TurnCount}
+	for _, t := range s.Turns {
+		c.Messages = append(c.Messages, ChatTurn{Role: t.Role, Content: t.Content, Created: t.CreatedAt, Attachments: len(t.Attachments)})
+	}
+	return c
+}
+
+// Chats lists conversations, last changed first.
+func (c *Client) Chats(ctx context.Context, f ChatFilter) ([]Chat, error) {
+	return call[[]Chat](ctx, c, "chats/list", f)
+}
+
+// Chat returns a conversation with its turns.
+func (c *Client) Chat(ctx context.Context, id string) (Chat, error) {
+	return call[Chat](ctx, c, "chats/show", ID{id})
+}
+
+// DeleteChat deletes a conversation and the attachments only it has.
+func (c *Client) DeleteChat(ctx context.Context, id string) error {
+	_, err := call[Empty](ctx, c, "chats/delete", ID{id})
+	return err
 }

@@ -36,9 +36,8 @@ const (
 	MaxTurns         = 200
 )
 
-// MemoryChats is a Chats that ends with the process. Encrypted stores on disk
-// take its place behind the same port; until then nothing of a chat is written
-// anywhere.
+// MemoryChats is a Chats that ends with the process and writes nothing
+// anywhere. Hosts keep chats in engine/storage/chats.
 type MemoryChats struct {
 	mu    sync.Mutex
 	turns map[Scope][]Message

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"time"
@@ -12,10 +13,10 @@ import (
 )
 
 // item is an agent as the wire shows it.
-func (s *Server) item(a agents.Agent) map[string]any {
+func (s *Server) item(ctx context.Context, a agents.Agent) map[string]any {
 	out := map[string]any{
 		"id": a.ID, "name": a.Name, "description": a.Description, "is_built_in": a.BuiltIn,
-		"memory_entry_count": s.c.Memory.Count(a.ID), "created_at": a.Created, "updated_at": a.Updated,
+		"memory_entry_count": s.c.Memory.Count(ctx, a.ID), "created_at": a.Created, "updated_at": a.Updated,
 	}
 	if a.Model != "" {
 		out["default_model"], out["effective_model"] = a.Model, a.Model
@@ -36,7 +37,7 @@ func (s *Server) listAgents(x *exchange) {
 	list := []map[string]any{}
 	for _, a := range s.c.Agents.List() {
 		if !a.BuiltIn && inScope(x.access, a) {
-			list = append(list, s.item(a))
+			list = append(list, s.item(x.r.Context(), a))
 		}
 	}
 	x.json(http.StatusOK, map[string]any{"agents": list})
@@ -55,7 +56,7 @@ func (s *Server) getAgent(x *exchange, id string) {
 		x.refuse(s, err)
 		return
 	}
-	x.json(http.StatusOK, s.item(a))
+	x.json(http.StatusOK, s.item(x.r.Context(), a))
 }
 
 // reach resolves the agent of a run or dispatch, in the order of PROTOCOL.md
@@ -154,8 +155,8 @@ func (s *Server) firstUse(x *exchange, a agents.Agent) {
 // Memory keeps what peers ingest for an agent.
 type Memory interface {
 	// Ingest replaces one conversation and returns how many turns it has.
-	Ingest(agentID, conversation string, turns []Turn) (int, error)
-	Count(agentID string) int
+	Ingest(ctx context.Context, agentID, conversation string, turns []Turn) (int, error)
+	Count(ctx context.Context, agentID string) int
 }
 
 // Turn is one exchange of a conversation.
@@ -185,7 +186,7 @@ func (s *Server) ingest(x *exchange) {
 		err = fault.AgentScopeDenied
 	}
 	if err == nil {
-		n, err = s.c.Memory.Ingest(a.ID, *in.Conversation, in.Turns)
+		n, err = s.c.Memory.Ingest(x.r.Context(), a.ID, *in.Conversation, in.Turns)
 	}
 	if err != nil {
 		x.refuse(s, err)

@@ -61,8 +61,8 @@ func putRefs(ctx context.Context, tx *sql.Tx, session, turn, attachments string)
 
 // takeRefs forgets the references of a turn, or of a whole session, and
 // returns them.
-func takeRefs(ctx context.Context, tx *sql.Tx, column refColumn, id string) ([]blob.Hash, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT hash FROM osr_blob_refs WHERE "+string(column)+" = ?", id)
+func takeRefs(ctx context.Context, tx *sql.Tx, of refColumn, id string) ([]blob.Hash, error) {
+	rows, err := tx.QueryContext(ctx, of.look, id)
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +75,16 @@ func takeRefs(ctx context.Context, tx *sql.Tx, column refColumn, id string) ([]b
 	}); err != nil || len(all) == 0 {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM osr_blob_refs WHERE "+string(column)+" = ?", id)
+	_, err = tx.ExecContext(ctx, of.forget, id)
 	return all, err
 }
 
-type refColumn string
+// refColumn is by what references are found.
+type refColumn struct{ look, forget string }
 
-const (
-	ofTurn    refColumn = "turn_id"
-	ofSession refColumn = "session_id"
+var (
+	ofTurn    = refColumn{"SELECT hash FROM osr_blob_refs WHERE turn_id = ?", "DELETE FROM osr_blob_refs WHERE turn_id = ?"}
+	ofSession = refColumn{"SELECT hash FROM osr_blob_refs WHERE session_id = ?", "DELETE FROM osr_blob_refs WHERE session_id = ?"}
 )
 
 // each runs do for every row and closes rows.

@@ -67,16 +67,19 @@ func (s Steps) Up(ctx context.Context, db *sqlcipher.DB) error {
 // Complete adds what a database of a newer version lacks of ours, and leaves
 // its stamp alone. Only for schemas that grow by adding.
 func (s Steps) Complete(ctx context.Context, db *sqlcipher.DB) error {
-	err := db.Tx(ctx, func(tx *sql.Tx) error {
-		for _, step := range s {
-			if err := run(ctx, tx, step); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := db.Tx(ctx, func(tx *sql.Tx) error { return s.Apply(ctx, tx) })
 	if err != nil {
 		return fmt.Errorf("migrate: completing a newer schema: %w", sqlcipher.Classify(err))
+	}
+	return nil
+}
+
+// Apply runs every step in the caller's transaction and stamps nothing.
+func (s Steps) Apply(ctx context.Context, tx *sql.Tx) error {
+	for _, step := range s {
+		if err := run(ctx, tx, step); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -13,8 +14,7 @@ const (
 	MaxIngestConversations = 1000
 )
 
-// MemoryIngest is a Memory that ends with the process; the encrypted memory
-// store takes its place behind the same port.
+// MemoryIngest is a Memory that ends with the process.
 type MemoryIngest struct {
 	mu     sync.Mutex
 	agents map[string]map[string][]Turn
@@ -26,7 +26,7 @@ func NewMemoryIngest() *MemoryIngest {
 }
 
 // Ingest implements Memory.
-func (m *MemoryIngest) Ingest(agentID, conversation string, turns []Turn) (int, error) {
+func (m *MemoryIngest) Ingest(_ context.Context, agentID, conversation string, turns []Turn) (int, error) {
 	if len(turns) > MaxIngestTurns {
 		return 0, fault.WithText(fault.InvalidRequest, fmt.Sprintf("A conversation has at most %d turns.", MaxIngestTurns))
 	}
@@ -45,7 +45,7 @@ func (m *MemoryIngest) Ingest(agentID, conversation string, turns []Turn) (int, 
 }
 
 // Count implements Memory.
-func (m *MemoryIngest) Count(agentID string) int {
+func (m *MemoryIngest) Count(_ context.Context, agentID string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := 0

@@ -1,0 +1,178 @@
+package memory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"osaurus/engine/fault"
+	"osaurus/engine/keystore"
+	"osaurus/engine/storage"
+	"osaurus/engine/storage/sqlcipher"
+)
+
+var clock = time.Unix(1_800_000_000, 0).UTC()
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB) (*Memory, *storage.Storage, string) {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "root")
+	s, err := storage.Open(t.Context(), storage.Config{Root: root, Keystore: keystore.NewMemory()})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	m, err := New(s, func() time.Time { return clock })
+	must(t, err)
+	return m, s, root
+}
+
+func (m *Memory) contents(t testing.TB, agent, text string) string {
+	t.Helper()
+	found, err := m.Query(t.Context(), agent, text, 0)
+	must(t, err)
+	var all []string
+	for _, f := range found {
+		all = append(all, f.Kind+":"+f.Content)
+	}
+	return strings.Join(all, "|")
+}
+
+func TestFacts(t *testing.T) {
+	t.Parallel()
+	m, _, _ := open(t)
+	one, err := m.Add(t.Context(), "A", "Zoë likes the walrus")
+	must(t, err)
+	_, err = m.Add(t.Context(), "B", "the walrus is B's")
+	must(t, err)
+	if got := m.contents(t, "A", "zoe WALRUS"); got != "fact:Zoë likes the walrus" {
+		t.Errorf("%q", got)
+	}
+	facts, err := m.Facts(t.Context(), "A")
+	if err != nil || len(facts) != 1 || facts[0] != one || !one.Created.Equal(clock) {
+		t.Errorf("%+v, %v", facts, err)
+	}
+	if all, err := m.Facts(t.Context(), ""); err != nil || len(all) != 2 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	must(t, m.Forget(t.Context(), one.ID))
+	if got := m.contents(t, "A", "walrus"); got != "" {
+		t.Errorf("after it was forgotten: %q", got)
+	}
+	if err := m.Forget(t.Context(), one.ID); !errors.Is(err, fault.Usage) {
+		t.Errorf("%v", err)
+	}
+	for _, bad := range []string{"", " \n", strings.Repeat("x", MaxFact+1)} {
+		if _, err := m.Add(t.Context(), "A", bad); !errors.Is(err, fault.Usage) {
+			t.Errorf("%d bytes: %v", len(bad), err)
+		}
+	}
+	_, err = m.Add(t.Context(), "A", strings.Repeat("x", MaxFact))
+	must(t, err)
+}
+
+// TestIngest: a conversation is replaced whole, and only its own agent's.
+func TestIngest(t *testing.T) {
+	t.Parallel()
+	m, _, _ := open(t)
+	for _, agent := range []string{"A", "B"} {
+		n, err := m.Ingest(t.Context(), agent, "c", []Turn{{User: "apples?", Assistant: "apples of " + agent}, {User: "pears?", Assistant: "no"}})
+		if err != nil || n != 2 {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	if n, err := m.Ingest(t.Context(), "A", "c", []Turn{{User: "plums?", Assistant: "yes", At: clock.Add(-time.Hour)}}); err != nil || n != 1 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	for agent, want := range map[string]int{"A": 1, "B": 2, "C": 0} {
+		if n, err := m.Count(t.Context(), agent); err != nil || n != want {
+			t.Errorf("%s has %d, %v", agent, n, err)
+		}
+	}
+	if got := m.contents(t, "A", "apples") + "/" + m.contents(t, "A", "plums") + "/" + m.contents(t, "B", "apples of"); got != "/user:plums?/assistant:apples of B" {
+		t.Errorf("%q", got)
+	}
+	if _, err := m.Ingest(t.Context(), "A", "c", make([]Turn, MaxTurns+1)); !errors.Is(err, fault.InvalidRequest) {
+		t.Errorf("%v", err)
+	}
+	if n, err := m.Ingest(t.Context(), "A", "long", make([]Turn, MaxTurns)); err != nil || n != MaxTurns {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// TestQueries: nothing typed is taken for an operator.
+func TestQueries(t *testing.T) {
+	t.Parallel()
+	m, _, _ := open(t)
+	_, err := m.Add(t.Context(), "A", `a "quoted" NEAR well-known_name AND (more)`)
+	must(t, err)
+	for _, text := range []string{`"quoted"`, "NEAR", "AND OR NOT", "well-known_name", "(more", "more*", "content:more", `a" OR "b`, "^a", "", "***", "日本", "x' --"} {
+		if _, err := m.Query(t.Context(), "A", text, 0); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if got := m.contents(t, "A", "well-known_name"); got == "" {
+		t.Error("a name with a dash is not found")
+	}
+	for i := range 5 {
+		_, err := m.Add(t.Context(), "A", fmt.Sprint("many ", i))
+		must(t, err)
+	}
+	if found, err := m.Query(t.Context(), "A", "many", 3); err != nil || len(found) != 3 {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[int]storage.IssueKind{SchemaVersion: "", SchemaVersion + 1: storage.IssueForwardVersion, 4: storage.IssueMigration} {
+		m, s, _ := open(t)
+		_, err := m.Add(t.Context(), "A", "kept")
+		must(t, err)
+		must(t, m.store.Use(t.Context(), func(db *sqlcipher.DB) error {
+			_, err := db.Write.Exec(fmt.Sprintf("PRAGMA user_version = %d", version))
+			return err
+		}))
+		// Maintenance closes nothing; an operation over all stores does.
+		_, err = s.Rotate(t.Context(), storage.RotateOptions{})
+		must(t, err)
+		facts, err := m.Facts(t.Context(), "A")
+		var issue storage.Issue
+		if want == "" && (err != nil || len(facts) != 1) || want != "" && (!errors.As(err, &issue) || issue.Kind != want) {
+			t.Errorf("version %d: %+v, %v", version, facts, err)
+		}
+	}
+}
+
+func TestNothingReadable(t *testing.T) {
+	t.Parallel()
+	m, s, root := open(t)
+	const planted = "thewalruskeepstheledger"
+	_, err := m.Add(t.Context(), "A", planted)
+	must(t, err)
+	_, err = m.Ingest(t.Context(), "A", "c", []Turn{{User: planted}})
+	must(t, err)
+	for _, when := range []string{"open", "closed"} {
+		must(t, filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			raw, err := os.ReadFile(path)
+			if bytes.Contains(raw, []byte(planted)) {
+				t.Errorf("%s: %s is readable", when, path)
+			}
+			return err
+		}))
+		must(t, s.Close())
+	}
+}
