@@ -4,6 +4,7 @@ go 1.26.0
 
 // Linked into the program.
 require (
+	filippo.io/age v1.3.2 // encrypted exports
 	github.com/brutella/dnssd v1.2.14 // embedded mDNS
 	github.com/cloudflare/circl v1.6.5 // HPKE
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // the identity's curve
@@ -25,7 +26,6 @@ require (
 
 // Used by tests alone.
 require (
-	filippo.io/age v1.3.2 // what sealing is measured beside
 	github.com/creack/pty v1.1.24 // terminals
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line
 	github.com/spf13/pflag v1.0.9 // every flag's help

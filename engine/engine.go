@@ -103,6 +103,11 @@ const (
 // Open takes the home's lock and prepares every part. Errors: ErrInUse, the
 // keystore's, and files that do not parse; nothing is changed by a failure.
 func Open(ctx context.Context, p Ports, c Config) (e *Engine, err error) {
+	return open(ctx, p, c, (*Engine).assemble)
+}
+
+// open takes the lock, opens what everything rests on, and passes it to rest.
+func open(ctx context.Context, p Ports, c Config, rest func(*Engine, context.Context) error) (e *Engine, err error) {
 	p = p.withDefaults()
 	if err := prepareHome(c.Home); err != nil {
 		return nil, err
@@ -135,7 +140,7 @@ func Open(ctx context.Context, p Ports, c Config) (e *Engine, err error) {
 	if e.Storage, err = storage.Open(ctx, storage.Config{Root: c.Home, Keystore: e.store, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
 		return e, err
 	}
-	return e, e.assemble(ctx)
+	return e, rest(e, ctx)
 }
 
 func (p Ports) withDefaults() Ports {

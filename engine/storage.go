@@ -2,9 +2,14 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
+	"filippo.io/age"
+
+	"osaurus/engine/fault"
 	"osaurus/engine/storage"
 )
 
@@ -22,6 +27,33 @@ func (e *Engine) RotateStorage(ctx context.Context, fromMaster bool, progress fu
 		defer o.Master.Destroy()
 	}
 	return e.Storage.Rotate(ctx, o)
+}
+
+// ExportStorage writes everything that is stored to a folder outside the home:
+// as files, as one tar, or as a tar encrypted to age recipients.
+func (e *Engine) ExportStorage(ctx context.Context, dest string, tar bool, recipients []string, progress func(storage.Progress)) (storage.Exported, error) {
+	o := storage.ExportOptions{Dest: dest, Tar: tar, AppVersion: e.config.Version, Progress: progress}
+	for _, text := range recipients {
+		r, err := age.ParseRecipients(strings.NewReader(text))
+		if err != nil || len(r) != 1 {
+			return storage.Exported{}, fault.WithText(fault.Usage, fmt.Sprintf("%q is no age recipient", text))
+		}
+		o.Recipients = append(o.Recipients, r...)
+	}
+	return e.Storage.Export(ctx, o)
+}
+
+// ImportStorage puts an export in place of what a home has. No host may run
+// there: what it holds in memory would be written over the import.
+func ImportStorage(ctx context.Context, p Ports, c Config, o storage.ImportOptions) (done storage.Imported, err error) {
+	e, err := open(ctx, p, c, func(e *Engine, ctx context.Context) (err error) {
+		done, err = e.Storage.Import(ctx, o)
+		return err
+	})
+	if err != nil {
+		return done, err
+	}
+	return done, e.Close(context.WithoutCancel(ctx))
 }
 
 // orphanGrace is how old an attachment that no turn mentions must be to go.

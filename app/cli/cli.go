@@ -187,6 +187,9 @@ func classify(err error) (exit int, code, next string) {
 	case errors.Is(err, context.Canceled):
 		return exitFailed, "cancelled", ""
 	}
+	if exit, code, next := classifyExport(err); exit != exitOK {
+		return exit, code, next
+	}
 	f := fault.Of(err)
 	switch f.Code {
 	case fault.KeystoreLocked:
@@ -220,6 +223,8 @@ func nextFor(code string) string {
 		return "osaurus discover"
 	case "storage_locked", "storage_key_missing", "store_corrupt", "store_missing", "store_unexpected_plaintext", "store_unsafe_path", "store_forward_version":
 		return "osaurus storage status"
+	case "host_running":
+		return "osaurus stop, then the same command"
 	case "log_broken":
 		return "osaurus log show"
 	}

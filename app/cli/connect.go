@@ -68,24 +68,33 @@ func (a *app) offline(ctx context.Context, f func(ctx context.Context, c *contro
 	return f(ctx, c)
 }
 
-// open opens the engine, asking for a passphrase when the keystore has one.
-func (a *app) open(ctx context.Context) (*engine.Engine, error) {
+// open opens the engine.
+func (a *app) open(ctx context.Context) (e *engine.Engine, err error) {
+	err = a.unlocking(func(p engine.Ports, c engine.Config) (err error) {
+		e, err = engine.Open(ctx, p, c)
+		return err
+	})
+	return e, err
+}
+
+// unlocking runs do, and again with a passphrase that it asks for when the
+// keystore has one.
+func (a *app) unlocking(do func(engine.Ports, engine.Config) error) error {
 	passphrase, err := a.givenPassphrase()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { passphrase.Destroy() }()
 	ports := a.Ports()
 	ports.Logger = a.logger()
-	e, err := engine.Open(ctx, ports, engine.Config{Home: a.home, Passphrase: passphrase, Version: Version})
+	err = do(ports, engine.Config{Home: a.home, Passphrase: passphrase, Version: Version})
 	if err == nil || !errors.Is(err, fault.KeystoreLocked) || !passphrase.IsZero() || !a.term.interactive {
-		return e, err
+		return err
 	}
-	passphrase, err = a.term.askSecret("Passphrase of the keystore: ")
-	if err != nil {
-		return nil, err
+	if passphrase, err = a.term.askSecret("Passphrase of the keystore: "); err != nil {
+		return err
 	}
-	return engine.Open(ctx, ports, engine.Config{Home: a.home, Passphrase: passphrase, Version: Version})
+	return do(ports, engine.Config{Home: a.home, Passphrase: passphrase, Version: Version})
 }
 
 // credentialName is the systemd credential with the passphrase (systemd.exec(5),

@@ -40,7 +40,7 @@ func (a *app) storageCommands(root *cobra.Command) {
 		a.operation("decrypt", "Keep databases in plaintext, and decrypt those there are", "Whoever copies the home can read chats and memory afterwards."),
 		a.operation("verify", "Read everything and tell what does not open", ""),
 		a.operation("maintain", "Tidy up the databases now", ""),
-		a.recoverStore(), quarantine))
+		a.exportStorage(), a.importStorage(), a.recoverStore(), quarantine))
 }
 
 func (a *app) operation(name, short, question string) *cobra.Command {
@@ -81,8 +81,11 @@ func (a *app) operate(ctx context.Context, order control.StorageOrder) error {
 		if err := a.result(done, func() { a.showDone(order.What, done) }); err != nil {
 			return err
 		}
-		if len(done.Issues)+len(done.Unread) > 0 && order.What == "verify" {
+		switch {
+		case len(done.Issues)+len(done.Unread) > 0 && order.What == "verify":
 			return &control.Error{Code: "store_corrupt", Message: "not everything opens", Exit: exitIntegrity}
+		case len(done.Missing) > 0:
+			return &control.Error{Code: "store_corrupt", Message: "the export is not complete", Exit: exitIntegrity}
 		}
 		return nil
 	})
@@ -98,11 +101,16 @@ func (a *app) showDone(what string, d control.StorageDone) {
 		}
 	case "maintain":
 		a.out("done")
+	case "export":
+		a.out("%s\n%d databases, %d attachments, %d settings and records, %s", d.Path, d.Stores, d.Attachments, d.Files, size(d.Bytes))
 	default:
 		a.out("%d databases converted", len(d.Converted))
 	}
 	for _, i := range d.Issues {
 		a.out("%s: %s. %s", i.Store, i.Issue, i.Issue.Explain())
+	}
+	for _, m := range d.Missing {
+		a.out("missing: %s", m)
 	}
 	for _, f := range d.Unread {
 		a.out("%s does not open; it was left as it is", f)

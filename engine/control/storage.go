@@ -7,15 +7,19 @@ import (
 
 	"osaurus/engine/fault"
 	"osaurus/engine/storage"
+	"osaurus/engine/storage/archive"
 	"osaurus/engine/storage/chats"
 	"osaurus/engine/storage/memory"
 )
 
 // StorageOrder asks for an operation over all stores: rotate, encrypt,
-// decrypt, verify or maintain.
+// decrypt, verify, maintain or export.
 type StorageOrder struct {
-	What       string `json:"what"`
-	FromMaster bool   `json:"from_master,omitempty"` // rotate to a key derived from the identity
+	What       string   `json:"what"`
+	FromMaster bool     `json:"from_master,omitempty"` // rotate to a key derived from the identity
+	Dest       string   `json:"dest,omitempty"`        // the folder that gets the export
+	Tar        bool     `json:"tar,omitempty"`         // export one archive
+	Recipients []string `json:"recipients,omitempty"`  // export an archive encrypted to these age recipients
 }
 
 // StorageEvent is one line of an operation: how far it is, what it did, or why
@@ -34,6 +38,13 @@ type StorageDone struct {
 	Converted []storage.ID `json:"converted,omitempty"`
 	Issues    []StoreIssue `json:"issues,omitempty"`
 	Unread    []string     `json:"unreadable_files,omitempty"` // below the home; left as they were
+
+	// Of an export and an import.
+	Path        string   `json:"path,omitempty"`
+	Attachments int      `json:"attachments,omitempty"`
+	Bytes       int64    `json:"bytes,omitempty"`
+	Missing     []string `json:"missing,omitempty"`  // what is not part of the export
+	Replaced    []string `json:"replaced,omitempty"` // where what was replaced lies, below the home
 }
 
 // StoreIssue is a store that stays as it is, and why.
@@ -135,10 +146,22 @@ func (s *Server) operate(ctx context.Context, in StorageOrder, progress func(sto
 	case "verify":
 		issues, files, err := st.VerifyAll(ctx, progress)
 		return StorageDone{Issues: storeIssues(issues), Unread: files}, err
+	case "export":
+		done, err := s.engine.ExportStorage(ctx, in.Dest, in.Tar, in.Recipients, progress)
+		return StorageDone{Path: done.Path, Stores: done.Counts[archive.Database], Files: done.Counts[archive.Config], Attachments: done.Counts[archive.Blob], Bytes: done.Bytes, Missing: Missing(done.Failed)}, err
 	case "maintain":
 		return StorageDone{}, st.Maintain(ctx, true)
 	}
 	return StorageDone{}, fault.WithText(fault.Usage, "no such operation")
+}
+
+// Missing names what an export does not hold, and why.
+func Missing(items []archive.Item) []string {
+	var list []string
+	for _, it := range items {
+		list = append(list, it.Path+": "+it.Error)
+	}
+	return list
 }
 
 func converted(c storage.Conversion, err error) (StorageDone, error) {

@@ -16,6 +16,7 @@ import (
 const (
 	kindPosture = "posture"
 	kindRotate  = "rotate"
+	kindImport  = "import"
 
 	phasePrepare = "prepare" // nothing has changed: roll back
 	phaseCommit  = "commit"  // go forward
@@ -151,6 +152,8 @@ func (s *Storage) resume(ctx context.Context) error {
 		return s.rollForward(ctx, j)
 	case j.Kind == kindPosture && j.To == PosturePlaintext && j.Phase == phaseCommit:
 		err = s.turnPlain(ctx, j, nil)
+	case j.Kind == kindImport && j.Phase == phaseCommit:
+		err = s.resumeImport(j)
 	case j.Phase == phaseDone:
 		err = s.prune(ctx)
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"time"
 
-	"osaurus/engine/fault"
 	"osaurus/engine/internal/canonjson"
 	"osaurus/engine/storage/blob"
 	"osaurus/engine/storage/sealed"
@@ -188,7 +187,7 @@ func (s *Storage) VerifyAll(ctx context.Context, progress func(Progress)) (issue
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			err := s.verifyStore(ctx, id)
+			_, _, err := s.source(ctx, id)
 			var issue Issue
 			if errors.As(err, &issue) {
 				s.note(id, err)
@@ -210,35 +209,4 @@ func (s *Storage) VerifyAll(ctx context.Context, progress func(Progress)) (issue
 		return nil
 	})
 	return issues, files, err
-}
-
-func (s *Storage) verifyStore(ctx context.Context, id ID) error {
-	s.mu.Lock()
-	sit, err := s.look(id)
-	keys := s.keys
-	if k := s.keyOf(id); !k.IsZero() {
-		keys = append(keys[:0:0], k)
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return Issue{id, IssueUnknown, err}
-	}
-	path := s.file(id.path())
-	switch act, kind := decide(sit); act {
-	case refuse:
-		return Issue{id, kind, fault.StorageLocked}
-	case openPlain, encryptThen, create:
-		_, err = s.engine.Verify(ctx, sqlcipher.File{Path: path})
-	case openEncrypted, rekeyThen:
-		err = errNoKeyFits
-		for _, key := range keys {
-			if _, err = s.engine.Verify(ctx, sqlcipher.File{Path: path, Key: key}); !errors.Is(err, sqlcipher.ErrKey) {
-				break
-			}
-		}
-	}
-	if err != nil && ctx.Err() == nil {
-		return Issue{id, issueOf(err, IssueUnknown), err}
-	}
-	return err
 }

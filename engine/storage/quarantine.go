@@ -19,6 +19,7 @@ import (
 	"osaurus/engine/internal/canonjson"
 	"osaurus/engine/storage/dek"
 	"osaurus/engine/storage/disk"
+	"osaurus/engine/storage/sealed"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -40,50 +41,72 @@ const quarantineInfo = "info.json"
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9.-]`)
 
-// setAside moves a database and its sidecars into a folder of the quarantine,
-// the database last: until then a start undoes the move. The store starts
-// empty at its next use. It must not be open.
+// setAside moves a database and its sidecars into a folder of the quarantine.
+// The store starts empty at its next use. It must not be open.
 func (s *Storage) setAside(ctx context.Context, id ID, reason string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	file := s.file(id.path())
-	if !exists(file) {
-		return s.lose(id)
+	if _, err := s.moveAside(id, id.path(), reason); err != nil {
+		return err
+	}
+	return s.lose(id)
+}
+
+// moveAside moves the file rel and what lies beside it, as far as they exist,
+// into a folder of the quarantine, the file last: until then a start undoes
+// the move. id is "" for what is no database. The caller holds s.mu.
+func (s *Storage) moveAside(id ID, rel, reason string) (folder string, err error) {
+	file := s.file(rel)
+	parts := slices.DeleteFunc(append(sqlcipher.Sidecars(file), file), func(path string) bool { return !exists(path) })
+	if len(parts) == 0 {
+		return "", nil
 	}
 	suffix := make([]byte, 4)
 	_, _ = rand.Read(suffix) // never fails
 	now := s.now().UTC()
-	q := Quarantined{
-		Store: id, Path: id.path(), Reason: reason, Format: s.detect(id).String(), KeyID: s.manifest.Stores[id].KeyID, MovedAt: now.Truncate(time.Second),
-		Folder: path.Join(quarantineDir, now.Format("20060102T150405Z")+"-"+notInNames.ReplaceAllString(string(id), "_")+"-"+hex.EncodeToString(suffix)),
+	q := Quarantined{Store: id, Path: rel, Reason: reason, MovedAt: now.Truncate(time.Second)}
+	name := string(id)
+	if id != "" {
+		q.Format, q.KeyID = s.detect(id).String(), s.manifest.Stores[id].KeyID
+	} else {
+		name = path.Base(rel)
+		q.Format, q.KeyID = formatOfFile(file)
 	}
+	q.Folder = path.Join(quarantineDir, now.Format("20060102T150405Z")+"-"+notInNames.ReplaceAllString(name, "_")+"-"+hex.EncodeToString(suffix))
 	text, err := canonjson.Marshal(q)
 	if err != nil {
-		return err
+		return "", err
 	}
 	dir := s.file(q.Folder)
 	if err := s.disk.MkdirAll(dir); err != nil {
-		return err
+		return "", err
 	}
 	if err := s.disk.ReplaceBytes(filepath.Join(dir, quarantineInfo), text); err != nil {
-		return err
+		return "", err
 	}
-	for _, from := range append(sqlcipher.Sidecars(file), file) {
-		if !exists(from) {
-			continue
-		}
+	for _, from := range parts {
 		if err := s.disk.Rename(from, filepath.Join(dir, filepath.Base(from))); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if err := errors.Join(s.disk.SyncDir(dir), s.disk.SyncDir(filepath.Dir(file))); err != nil {
-		return err
+		return "", err
 	}
-	s.log("storage.quarantined", slog.String("store", string(id)), slog.String("folder", q.Folder))
-	return s.lose(id)
+	s.log("storage.quarantined", slog.String("path", rel), slog.String("folder", q.Folder))
+	return q.Folder, nil
+}
+
+// formatOfFile is the format of a file that is no database, and the key it
+// names.
+func formatOfFile(file string) (string, dek.ID) {
+	if !strings.HasSuffix(file, sealed.Ext) {
+		return sqlcipher.Plaintext.String(), dek.ID{}
+	}
+	id, _ := keyIDOf(file) //nolint:errcheck // a file that does not say needs any key
+	return sqlcipher.Encrypted.String(), id
 }
 
 // lose lets a store start empty.
@@ -126,7 +149,7 @@ func (s *Storage) settleQuarantine() error {
 		return err
 	}
 	for _, q := range all {
-		if q.Store.path() == "" || q.Store.path() != q.Path {
+		if !filepath.IsLocal(filepath.FromSlash(q.Path)) || q.Store != "" && q.Store.path() != q.Path {
 			// Only an empty folder goes: nothing had been moved into it.
 			if entries, err := os.ReadDir(s.file(q.Folder)); err == nil && len(entries) == 0 {
 				if err := s.disk.Remove(s.file(q.Folder)); err != nil {
@@ -249,5 +272,5 @@ func isLeftover(name string) bool {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		base = strings.TrimSuffix(base, suffix)
 	}
-	return strings.HasSuffix(base, rekeyed) || strings.Contains(base, disk.TempInfix)
+	return strings.HasSuffix(base, rekeyed) || strings.HasSuffix(base, imported) || strings.Contains(base, disk.TempInfix)
 }

@@ -89,7 +89,7 @@ func Open(ctx context.Context, c Config) (*Storage, error) {
 	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, s.sweepExport()
 }
 
 // prepareRoot makes the root or repairs its mode; a link is refused.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -162,9 +163,11 @@ func (s *Storage) detect(id ID) sqlcipher.Format {
 
 // safe refuses a store one of whose folders below the root is a link: the
 // library would follow it out of the root.
-func (s *Storage) safe(id ID) error {
+func (s *Storage) safe(id ID) error { return s.safeDir(path.Dir(id.path())) }
+
+func (s *Storage) safeDir(rel string) error {
 	dir := s.root
-	for _, part := range strings.Split(filepath.Dir(filepath.FromSlash(id.path())), string(filepath.Separator)) {
+	for part := range strings.SplitSeq(rel, "/") {
 		if part == "." {
 			continue
 		}

@@ -89,6 +89,9 @@ func (f *File) Close() error {
 	return errors.Join(f.f.Sync(), f.f.Close())
 }
 
+// Abandon closes a file that will be removed.
+func (f *File) Abandon() error { return f.f.Close() }
+
 // Rename gives old the name new, replacing what has it. Durable only after
 // SyncDir.
 func (d Disk) Rename(old, new string) error {
@@ -111,6 +114,18 @@ func (d Disk) Remove(path string) error {
 		return err
 	}
 	return nil
+}
+
+// RemoveAll deletes a file or a folder with all that is in it, following no
+// link. A missing one is no error.
+func (d Disk) RemoveAll(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := d.before(Remove, path); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
 }
 
 // SyncDir makes the names in dir durable.
