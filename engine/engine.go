@@ -57,6 +57,9 @@ type Config struct {
 	Home       string
 	Passphrase secret.Bytes
 	Version    string
+
+	// Wait is how long Open waits for another process to leave the home.
+	Wait time.Duration
 }
 
 // ErrInUse says that another process holds the home.
@@ -113,12 +116,8 @@ func open(ctx context.Context, p Ports, c Config, rest func(*Engine, context.Con
 		return nil, err
 	}
 	e = &Engine{ports: p, config: c, lock: flock.New(filepath.Join(c.Home, lockFile), flock.SetPermissions(atomicfile.Mode)), started: p.Now()}
-	held, err := e.lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("locking %s: %w", c.Home, err)
-	}
-	if !held {
-		return nil, ErrInUse
+	if err := e.enter(ctx); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -141,6 +140,28 @@ func open(ctx context.Context, p Ports, c Config, rest func(*Engine, context.Con
 		return e, err
 	}
 	return e, rest(e, ctx)
+}
+
+// lockEvery is how often a home that is taken is tried again.
+const lockEvery = 20 * time.Millisecond
+
+// enter takes the home's lock.
+func (e *Engine) enter(ctx context.Context) error {
+	held, err := e.lock.TryLock()
+	if err == nil && !held && e.config.Wait > 0 {
+		ctx, cancel := context.WithTimeout(ctx, e.config.Wait)
+		defer cancel()
+		if held, err = e.lock.TryLockContext(ctx, lockEvery); errors.Is(err, context.DeadlineExceeded) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("locking %s: %w", e.config.Home, err)
+	}
+	if !held {
+		return ErrInUse
+	}
+	return nil
 }
 
 func (p Ports) withDefaults() Ports {
@@ -201,6 +222,9 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 		return err
 	}
 	if e.Peers, err = pairing.OpenPeers(e.Storage.Document("identity/peers.json"), e.store, p.Now); err != nil {
+		return err
+	}
+	if err = e.declareStores(); err != nil {
 		return err
 	}
 	if e.Chats, err = chats.New(e.Storage, p.Now); err != nil {

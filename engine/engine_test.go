@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -318,6 +319,31 @@ func TestTwoProcesses(t *testing.T) {
 	}
 	if _, err := engine.Open(t.Context(), ports(), engine.Config{Home: home}); !errors.Is(err, engine.ErrInUse) {
 		t.Errorf("a second time in one process: %v", err)
+	}
+}
+
+// TestHomeIsWaitedFor: a command that ends soon is no host.
+func TestHomeIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := engine.Config{Home: t.TempDir(), Wait: time.Nanosecond}
+	first := openHost(t, ports(), c)
+	if _, err := engine.Open(t.Context(), ports(), c); !errors.Is(err, engine.ErrInUse) {
+		t.Fatalf("waited too short: %v", err)
+	}
+	c.Wait = time.Minute
+	second := make(chan error, 1)
+	go func() {
+		e, err := engine.Open(t.Context(), ports(), c)
+		if err == nil {
+			err = e.Close(t.Context())
+		}
+		second <- err
+	}()
+	if err := first.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-second; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"osaurus/engine/fault"
 	"osaurus/engine/storage"
+	"osaurus/engine/storage/migrate"
+	"osaurus/engine/storage/migrations"
 )
 
 // RotateStorage gives everything on disk a new key: a drawn one, or one that
@@ -56,6 +58,17 @@ func ImportStorage(ctx context.Context, p Ports, c Config, o storage.ImportOptio
 	return done, e.Close(context.WithoutCancel(ctx))
 }
 
+// declareStores says how the databases that nothing here writes yet are brought
+// up to date, for those an older host left.
+func (e *Engine) declareStores() error {
+	for id, steps := range map[storage.ID]migrate.Steps{storage.Methods: migrations.Methods, storage.ToolIndex: migrations.ToolIndex, storage.Scheduler: migrations.Scheduler} {
+		if _, err := e.Storage.Store(id, storage.Options{Setup: steps.Up}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // orphanGrace is how old an attachment that no turn mentions must be to go.
 const orphanGrace = 24 * time.Hour
 
@@ -95,6 +108,13 @@ func (e *Engine) storageFindings() []Finding {
 	for _, st := range s.Stores {
 		if st.State == storage.StateRefused {
 			f = append(f, Finding{"store", "error", "The store " + string(st.ID) + " stays closed: " + string(st.Issue), st.Issue.Explain(), st.Next})
+		}
+	}
+	if left, err := e.Storage.Remains(); err == nil {
+		for _, r := range left {
+			if !r.Kept {
+				f = append(f, Finding{"storage-remains", "warning", "An older host left " + r.Path + " unencrypted", "Nothing here reads it. Delete it, or say that it stays: --keep.", "osaurus storage remains --delete " + r.Path})
+			}
 		}
 	}
 	switch {

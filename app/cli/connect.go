@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"osaurus/engine"
 	"osaurus/engine/control"
@@ -77,6 +78,9 @@ func (a *app) open(ctx context.Context) (e *engine.Engine, err error) {
 	return e, err
 }
 
+// otherCommand is how long a command waits for another one in the same home.
+const otherCommand = 10 * time.Second
+
 // unlocking runs do, and again with a passphrase that it asks for when the
 // keystore has one.
 func (a *app) unlocking(do func(engine.Ports, engine.Config) error) error {
@@ -87,14 +91,20 @@ func (a *app) unlocking(do func(engine.Ports, engine.Config) error) error {
 	defer func() { passphrase.Destroy() }()
 	ports := a.Ports()
 	ports.Logger = a.logger()
-	err = do(ports, engine.Config{Home: a.home, Passphrase: passphrase, Version: Version})
+	config := engine.Config{Home: a.home, Version: Version}
+	if _, err := os.Lstat(a.socket()); err != nil {
+		config.Wait = otherCommand // no host runs: it is a command that ends soon
+	}
+	config.Passphrase = passphrase
+	err = do(ports, config)
 	if err == nil || !errors.Is(err, fault.KeystoreLocked) || !passphrase.IsZero() || !a.term.interactive {
 		return err
 	}
 	if passphrase, err = a.term.askSecret("Passphrase of the keystore: "); err != nil {
 		return err
 	}
-	return do(ports, engine.Config{Home: a.home, Passphrase: passphrase, Version: Version})
+	config.Passphrase = passphrase
+	return do(ports, config)
 }
 
 // credentialName is the systemd credential with the passphrase (systemd.exec(5),

@@ -40,7 +40,7 @@ func (a *app) storageCommands(root *cobra.Command) {
 		a.operation("decrypt", "Keep databases in plaintext, and decrypt those there are", "Whoever copies the home can read chats and memory afterwards."),
 		a.operation("verify", "Read everything and tell what does not open", ""),
 		a.operation("maintain", "Tidy up the databases now", ""),
-		a.exportStorage(), a.importStorage(), a.recoverStore(), quarantine))
+		a.exportStorage(), a.importStorage(), a.recoverStore(), quarantine, a.remains()))
 }
 
 func (a *app) operation(name, short, question string) *cobra.Command {
@@ -115,6 +115,48 @@ func (a *app) showDone(what string, d control.StorageDone) {
 	for _, f := range d.Unread {
 		a.out("%s does not open; it was left as it is", f)
 	}
+}
+
+func (a *app) remains() *cobra.Command {
+	var remove, keep string
+	c := command("", "remains", "What an older host left unencrypted, and what becomes of it", "  osaurus storage remains\n  osaurus storage remains --delete memory/vectura", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		if remove != "" && keep != "" {
+			return usage("osaurus storage remains", "one of --delete and --keep")
+		}
+		if remove != "" {
+			if err := a.confirm(remove + " is deleted for good."); err != nil {
+				return err
+			}
+		}
+		return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+			if remove+keep != "" {
+				return c.SettleRemains(ctx, control.SettleRemains{Path: remove + keep, Keep: keep != ""})
+			}
+			return a.listRemains(ctx, c)
+		})
+	})
+	c.Flags().StringVar(&remove, "delete", "", "delete this one")
+	c.Flags().StringVar(&keep, "keep", "", "keep this one, and do not mention it again")
+	return c
+}
+
+func (a *app) listRemains(ctx context.Context, c *control.Client) error {
+	list, err := c.Remains(ctx)
+	if err != nil {
+		return err
+	}
+	return a.result(list, func() {
+		for _, r := range list {
+			state := "--delete or --keep"
+			if r.Kept {
+				state = "kept"
+			}
+			a.out("%-24s %10s  %s", r.Path, size(r.Bytes), state)
+		}
+		if len(list) == 0 {
+			a.say("Nothing was left.")
+		}
+	})
 }
 
 func (a *app) recoverStore() *cobra.Command {

@@ -63,6 +63,10 @@ func (s *Server) storageOps() {
 	op(s, "storage/status", func(context.Context, Empty) (storage.Status, error) { return s.engine.Storage.Status() })
 	op(s, "storage/quarantine", func(context.Context, Empty) ([]storage.Quarantined, error) { return s.engine.Storage.Quarantine() })
 	do(s, "storage/recover", s.recoverStore)
+	op(s, "storage/remains", func(context.Context, Empty) ([]storage.Remains, error) { return s.engine.Storage.Remains() })
+	do(s, "storage/settle", func(ctx context.Context, in SettleRemains) error {
+		return s.engine.Storage.Settle(ctx, in.Path, in.Keep)
+	})
 	op(s, "memory/add", func(ctx context.Context, in Remember) (memory.Fact, error) {
 		a, err := s.find(in.Agent)
 		if err != nil {
@@ -184,6 +188,23 @@ func (c *Client) Storage(ctx context.Context) (storage.Status, error) {
 // Quarantine lists what was set aside.
 func (c *Client) Quarantine(ctx context.Context) ([]storage.Quarantined, error) {
 	return call[[]storage.Quarantined](ctx, c, "storage/quarantine", Empty{})
+}
+
+// SettleRemains deletes or keeps what an older host left.
+type SettleRemains struct {
+	Path string `json:"path"`
+	Keep bool   `json:"keep"`
+}
+
+// Remains lists what an older host left unencrypted.
+func (c *Client) Remains(ctx context.Context) ([]storage.Remains, error) {
+	return call[[]storage.Remains](ctx, c, "storage/remains", Empty{})
+}
+
+// SettleRemains deletes or keeps it.
+func (c *Client) SettleRemains(ctx context.Context, in SettleRemains) error {
+	_, err := call[Empty](ctx, c, "storage/settle", in)
+	return err
 }
 
 // RecoverStore retries, resets or accepts a store.

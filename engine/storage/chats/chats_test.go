@@ -21,6 +21,7 @@ import (
 	"osaurus/engine/storage"
 	"osaurus/engine/storage/blob"
 	"osaurus/engine/storage/migrate"
+	"osaurus/engine/storage/migrations"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -264,7 +265,7 @@ func TestSchema(t *testing.T) {
 			db, err := (sqlcipher.Driver{}).Open(t.Context(), sqlcipher.File{Path: path}, sqlcipher.Options{Create: true})
 			must(t, err)
 			n := max(1, min(version, SchemaVersion))
-			must(t, steps[:n].Up(t.Context(), db))
+			must(t, migrations.Chats[:n].Up(t.Context(), db))
 			_, err = db.Write.Exec(fmt.Sprintf("INSERT INTO sessions(id, title) VALUES ('old', 'kept'); INSERT INTO turns(id, session_id, seq, role, content) VALUES ('t', 'old', 0, 'user', 'kept'); PRAGMA user_version = %d", version))
 			must(t, err)
 			if stuck {

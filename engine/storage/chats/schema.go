@@ -3,13 +3,13 @@ package chats
 import (
 	"context"
 	"database/sql"
-	"embed"
+	_ "embed" // refs.sql
 	"errors"
 	"strconv"
 	"strings"
 
 	"osaurus/engine/fault"
-	"osaurus/engine/storage/migrate"
+	"osaurus/engine/storage/migrations"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -19,13 +19,8 @@ const (
 	refsVersion   = 1 // of the osr_ tables, in osr_meta
 )
 
-//go:embed migrations/*.sql
-var migrations embed.FS
-
 //go:embed refs.sql
 var refsSchema string
-
-var steps = migrate.Load(migrations, "migrations")
 
 // refsKey is where osr_meta has the version of our own tables.
 const refsKey = "refs_version"
@@ -35,10 +30,10 @@ const refsKey = "refs_version"
 // stamp says, and those it already has are passed over: both come of a host
 // that was stopped between a change and its stamp.
 func setup(ctx context.Context, db *sqlcipher.DB) error {
-	if err := steps.Up(ctx, db); err != nil && !errors.Is(err, fault.StoreForwardVersion) {
+	if err := migrations.Chats.Up(ctx, db); err != nil && !errors.Is(err, fault.StoreForwardVersion) {
 		return err
 	}
-	if err := steps.Complete(ctx, db); err != nil {
+	if err := migrations.Chats.Complete(ctx, db); err != nil {
 		return err
 	}
 	return db.Tx(ctx, func(tx *sql.Tx) error {

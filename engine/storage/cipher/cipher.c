@@ -9,6 +9,7 @@
 // be included from another module.
 typedef struct sqlite3 sqlite3;
 extern int sqlite3_initialize(void);
+extern long long sqlite3_memory_used(void);
 extern int sqlite3_open(const char *, sqlite3 **);
 extern int sqlite3_exec(sqlite3 *, const char *, void *, void *, char **);
 extern int sqlite3_key(sqlite3 *, const void *, int);
@@ -101,3 +102,5 @@ int osr_start(int with_provider) {
   if ((rc = sqlite3_key(db, any, sizeof any - 1))) return rc;
   return sqlite3_exec(db, "PRAGMA cipher_memory_security = OFF", NULL, NULL, NULL);
 }
+
+long long osr_memory_used(void) { return sqlite3_memory_used(); }

@@ -78,6 +78,9 @@ func Keyed(key secret.Bytes, open func() error) error {
 	return open()
 }
 
+// MemoryUsed is how many bytes the library has taken for all connections.
+func MemoryUsed() int64 { return int64(C.osr_memory_used()) }
+
 // Unkeyed runs open for a connection to a plaintext file, after preparing the
 // library as Keyed does.
 func Unkeyed(open func() error) error {

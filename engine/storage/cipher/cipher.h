@@ -9,4 +9,7 @@ void osr_pending_key(const void *key, int n);
 // zero the library's own crypto stays. The connection it opens is never closed.
 int osr_start(int provider);
 
+// How many bytes the library has taken.
+long long osr_memory_used(void);
+
 #endif

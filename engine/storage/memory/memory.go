@@ -6,7 +6,6 @@ package memory
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,18 +17,9 @@ import (
 	"osaurus/engine/fault"
 	"osaurus/engine/storage"
 	"osaurus/engine/storage/migrate"
+	"osaurus/engine/storage/migrations"
 	"osaurus/engine/storage/sqlcipher"
 )
-
-// SchemaVersion is the version this build writes (decisions D6). It makes a
-// database whole in one step; a file with another version than that is one of
-// another host, and refused.
-const SchemaVersion = 9
-
-//go:embed migrations/*.sql
-var migrations embed.FS
-
-var steps = migrate.Load(migrations, "migrations")
 
 // Limits of one ingested conversation and of one fact, in turns and bytes.
 const (
@@ -74,27 +64,23 @@ func New(s *storage.Storage, now func() time.Time) (*Memory, error) {
 	return &Memory{store, now}, err
 }
 
-// setup makes the tables of an empty database. The versions before ours were
-// written by hosts whose tables differ; they are left as they are.
+// setup makes the tables of an empty database and brings those of older hosts
+// up to date.
 func setup(ctx context.Context, db *sqlcipher.DB) error {
 	version, err := migrate.Version(ctx, db)
 	switch {
 	case err != nil:
 		return err
-	case version == SchemaVersion:
-		return steps.Complete(ctx, db)
-	case version > SchemaVersion:
+	case version == migrations.MemoryVersion:
+		return migrations.Memory.Complete(ctx, db)
+	case version > migrations.MemoryVersion:
 		return fault.New(fault.StoreForwardVersion, fmt.Errorf("memory: version %d", version))
-	case version > 0:
-		return fmt.Errorf("memory: version %d is of an older host and cannot be brought up to date", version)
 	}
-	return db.Tx(ctx, func(tx *sql.Tx) error {
-		if err := steps.Apply(ctx, tx); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", SchemaVersion))
-		return err
-	})
+	err = db.Tx(ctx, func(tx *sql.Tx) error { return upgrade(ctx, tx) })
+	if err != nil {
+		return fmt.Errorf("memory: from version %d: %w", version, sqlcipher.Classify(err))
+	}
+	return nil
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
@@ -210,7 +196,7 @@ func (m *Memory) Query(ctx context.Context, agentID, text string, limit int) (li
 	}
 	words := match(text)
 	if words == "" {
-		return nil, nil
+		return m.contains(ctx, agentID, strings.TrimSpace(text), limit)
 	}
 	err = m.store.Use(ctx, func(db *sqlcipher.DB) error {
 		for _, query := range []string{
@@ -230,6 +216,24 @@ func (m *Memory) Query(ctx context.Context, agentID, text string, limit int) (li
 			}
 		}
 		return nil
+	})
+	return list, sqlcipher.Classify(err)
+}
+
+// contains finds what holds a text that has no word to look for.
+func (m *Memory) contains(ctx context.Context, agentID, text string, limit int) (list []Found, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	like := "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(text) + "%"
+	err = m.store.Use(ctx, func(db *sqlcipher.DB) error {
+		rows, err := db.Read.QueryContext(ctx, `SELECT 'fact', id, content, created_at FROM pinned_facts WHERE agent_id = ?1 AND status = 'active' AND content LIKE ?2 ESCAPE '\'
+ UNION ALL SELECT role, id, content, created_at FROM transcript WHERE agent_id = ?1 AND content LIKE ?2 ESCAPE '\' LIMIT ?3`, agentID, like, limit)
+		if err != nil {
+			return err
+		}
+		list, err = collect(rows, nil)
+		return err
 	})
 	return list, sqlcipher.Classify(err)
 }

@@ -14,6 +14,8 @@ import (
 	"osaurus/engine/fault"
 	"osaurus/engine/keystore"
 	"osaurus/engine/storage"
+	"osaurus/engine/storage/migrate"
+	"osaurus/engine/storage/migrations"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -133,9 +135,29 @@ func TestQueries(t *testing.T) {
 	}
 }
 
+// TestNoWords: signs alone are looked for as they stand.
+func TestNoWords(t *testing.T) {
+	t.Parallel()
+	m, _, _ := open(t)
+	for _, text := range []string{"100% sure", "what?!", "a*b", `back\slash`} {
+		_, err := m.Add(t.Context(), "A", text)
+		must(t, err)
+	}
+	_, err := m.Ingest(t.Context(), "A", "c", []Turn{{User: "really?!"}})
+	must(t, err)
+	for text, want := range map[string]string{"?!": "fact:what?!|user:really?!", "%": "fact:100% sure", "*": "fact:a*b", `\`: `fact:back\slash`, " ": "", "§": ""} {
+		if got := m.contents(t, "A", text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	if got := m.contents(t, "B", "?!"); got != "" {
+		t.Errorf("another agent's: %q", got)
+	}
+}
+
 func TestVersions(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[int]storage.IssueKind{SchemaVersion: "", SchemaVersion + 1: storage.IssueForwardVersion, 4: storage.IssueMigration} {
+	for version, want := range map[int]storage.IssueKind{migrations.MemoryVersion: "", migrations.MemoryVersion + 1: storage.IssueForwardVersion, 4: ""} {
 		m, s, _ := open(t)
 		_, err := m.Add(t.Context(), "A", "kept")
 		must(t, err)
@@ -151,6 +173,67 @@ func TestVersions(t *testing.T) {
 		if want == "" && (err != nil || len(facts) != 1) || want != "" && (!errors.As(err, &issue) || issue.Kind != want) {
 			t.Errorf("version %d: %+v, %v", version, facts, err)
 		}
+	}
+}
+
+// TestOlderHosts: memories of two older hosts come along, found by their words,
+// and nothing else of them is dropped.
+func TestOlderHosts(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		version int
+		script  []string
+		query   string
+		want    string
+	}{
+		"version 3, chunks and summaries": {3, []string{
+			"CREATE TABLE user_profile (id INTEGER PRIMARY KEY, content TEXT, version INTEGER)",
+			"INSERT INTO user_profile VALUES (1, 'likes ice', 2)",
+			"CREATE TABLE conversation_chunks (id INTEGER PRIMARY KEY, agent_id TEXT, conversation_id TEXT, chunk_index INTEGER, role TEXT, content TEXT, created_at TEXT)",
+			"INSERT INTO conversation_chunks VALUES (4, 'A', 'c', 0, 'user', 'a walrus came', '2025-01-02T03:04:05Z')",
+			"INSERT INTO conversation_chunks VALUES (5, 'A', 'c', 1, NULL, 'the walrus left', NULL)",
+			"CREATE TABLE conversation_summaries (id INTEGER PRIMARY KEY, agent_id TEXT, conversation_id TEXT, summary TEXT, conversation_at TEXT)",
+			"INSERT INTO conversation_summaries VALUES (9, 'A', 'c', 'on the walrus', NULL)",
+			"CREATE TABLE knowledge_graph (a TEXT)", "INSERT INTO knowledge_graph VALUES ('kept')",
+		}, "walrus", "episode:on the walrus|user:a walrus came|user:the walrus left"},
+		"version 8, a column that must go": {8, []string{
+			"CREATE TABLE pinned_facts (id TEXT PRIMARY KEY, agent_id TEXT NOT NULL, content TEXT NOT NULL, salience REAL, created_at TEXT)",
+			"INSERT INTO pinned_facts VALUES ('F', 'A', 'a pinned walrus', 0.9, '2025-01-02T03:04:05Z')",
+			"CREATE TABLE pending_signals (id INTEGER PRIMARY KEY AUTOINCREMENT, agent_id TEXT NOT NULL, conversation_id TEXT NOT NULL, signal_type TEXT NOT NULL, user_message TEXT NOT NULL, status TEXT, created_at TEXT)",
+			"INSERT INTO pending_signals VALUES (1, 'A', 'c', 'orphan', 'hi', 'pending', '')",
+			"CREATE VIRTUAL TABLE fts_pinned USING fts5(content, content='pinned_facts')",
+			"CREATE TRIGGER stale AFTER INSERT ON pinned_facts BEGIN INSERT INTO nowhere VALUES (new.id); END",
+			"CREATE TABLE knowledge_graph (a TEXT)", "INSERT INTO knowledge_graph VALUES ('kept')",
+		}, "walrus", "fact:a pinned walrus"},
+	} {
+		m, s, _ := open(t)
+		raw, err := s.Store("agent:00000000-0000-4000-8000-000000000001", storage.Options{})
+		must(t, err)
+		must(t, raw.Use(t.Context(), func(db *sqlcipher.DB) error {
+			for _, q := range append(c.script, fmt.Sprintf("PRAGMA user_version = %d", c.version)) {
+				if _, err := db.Write.Exec(q); err != nil {
+					return fmt.Errorf("%s: %w", q, err)
+				}
+			}
+			return setup(t.Context(), db)
+		}))
+		must(t, raw.Use(t.Context(), func(db *sqlcipher.DB) error {
+			if v, err := migrate.Version(t.Context(), db); err != nil || v != migrations.MemoryVersion {
+				t.Errorf("%s: version %d %v", name, v, err)
+			}
+			var keptRows int
+			if err := db.Read.QueryRow("SELECT count(*) FROM knowledge_graph").Scan(&keptRows); err != nil || keptRows != 1 {
+				t.Errorf("%s: another table: %d %v", name, keptRows, err)
+			}
+			_, err := db.Write.Exec("INSERT INTO pending_signals(agent_id, conversation_id, user_message, created_at) VALUES ('A', 'c', 'x', '')")
+			return err
+		}))
+		m.store = raw
+		if got := m.contents(t, "A", c.query); got != c.want {
+			t.Errorf("%s: %q", name, got)
+		}
+		_, err = m.Add(t.Context(), "A", "a new walrus")
+		must(t, err)
 	}
 }
 
