@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build demo test check bench bench-check fuzz clean
+.PHONY: run build demo test check bench bench-check fuzz soak clean
 
 run: build
 	@build/osaurus serve
@@ -28,6 +28,10 @@ bench-check:
 TIME ?= 10s
 fuzz:
 	@go run ./scripts/fuzz -time $(TIME)
+
+# Up to half an hour: kills, faults and large stores.
+soak:
+	@go run ./scripts/soak
 
 clean:
 	@rm -rf build

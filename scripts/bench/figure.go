@@ -34,6 +34,9 @@ type figure struct {
 	AtLeast bool    `json:"at_least"` // the goal is a lower bound
 	Met     bool    `json:"met"`
 
+	// Stock is the same with the driver's own crypto in place of ours.
+	Stock *float64 `json:"stock,omitzero"`
+
 	// What a missed goal is excused with, from reasons.txt.
 	Fallback *float64 `json:"fallback,omitzero"`
 	Reason   string   `json:"reason,omitzero"`
@@ -183,7 +186,12 @@ func render(w io.Writer, table []figure) error {
 	var out bytes.Buffer
 	t := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	say := func(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // to memory
-	say(t, "row\twhat\tmedian\tquartiles\tgoal\t\n")
+	stock := slices.ContainsFunc(table, func(f figure) bool { return f.Stock != nil })
+	say(t, "row\twhat\tmedian\tquartiles\tgoal\t")
+	if stock {
+		say(t, "\tstock crypto")
+	}
+	say(t, "\n")
 	met := 0
 	for _, f := range table {
 		verdict := "missed"
@@ -191,7 +199,13 @@ func render(w io.Writer, table []figure) error {
 			verdict = "met"
 			met++
 		}
-		say(t, "%s\t%s\t%s\t%.3g–%.3g\t%s\t%s\n", f.Row, f.What, f.figure(f.Median), f.Lower, f.Upper, f.goal(f.Goal), verdict)
+		say(t, "%s\t%s\t%s\t%.3g–%.3g\t%s\t%s", f.Row, f.What, f.figure(f.Median), f.Lower, f.Upper, f.goal(f.Goal), verdict)
+		if f.Stock != nil {
+			say(t, "\t%s", f.figure(*f.Stock))
+		} else if stock {
+			say(t, "\t")
+		}
+		say(t, "\n")
 	}
 	_ = t.Flush() // to memory
 	for _, f := range table {

@@ -21,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -37,6 +38,9 @@ func main() {
 		packages = []string{"./..."}
 	}
 	table, err := measure(*rows, packages)
+	if err == nil {
+		err = addStock(table)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
@@ -67,7 +71,44 @@ func measure(rows string, packages []string) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"test", "-p", "1", "-run", "^$", "-bench", ".*/^" + rows, "-benchtime", "1x"}, packages...)
+	table, err := run(rows, packages)
+	if err != nil {
+		return nil, err
+	}
+	if len(table) == 0 {
+		return nil, fmt.Errorf("no benchmark has a row that starts with %q", rows)
+	}
+	for i := range table {
+		table[i].explain(reasons)
+	}
+	return table, nil
+}
+
+// stockTags leave the driver's own crypto in place.
+const stockTags = "-tags=sqlite_fts5,sqlite_json,osaurus_stockcrypto"
+
+// addStock measures the rows of databases again with the driver's own crypto.
+func addStock(table []figure) error {
+	if !slices.ContainsFunc(table, func(f figure) bool { return strings.HasPrefix(f.Row, "S") }) {
+		return nil
+	}
+	stock, err := run("S", []string{stockTags, "./engine/storage/sqlcipher"})
+	if err != nil {
+		return err
+	}
+	for i := range table {
+		for _, s := range stock {
+			if s.Row == table[i].Row && s.What == table[i].What {
+				table[i].Stock = &s.Median
+			}
+		}
+	}
+	return nil
+}
+
+// run returns the figures of go test, whose last arguments are given.
+func run(rows string, arguments []string) ([]figure, error) {
+	args := append([]string{"test", "-p", "1", "-run", "^$", "-bench", ".*/^" + rows, "-benchtime", "1x"}, arguments...)
 	cmd := exec.Command("go", args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -78,16 +119,7 @@ func measure(rows string, packages []string) ([]figure, error) {
 		return nil, err
 	}
 	table, err := read(out, func(line string) { fmt.Fprintln(os.Stderr, line) })
-	if err := errors.Join(err, cmd.Wait()); err != nil {
-		return nil, err
-	}
-	if len(table) == 0 {
-		return nil, fmt.Errorf("no benchmark has a row that starts with %q", rows)
-	}
-	for i := range table {
-		table[i].explain(reasons)
-	}
-	return table, nil
+	return table, errors.Join(err, cmd.Wait())
 }
 
 // read takes the figures from the output of go test, and tells each as it

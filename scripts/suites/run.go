@@ -15,6 +15,7 @@ import (
 var debian = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"cc", "gcc"},
+	{"strace", "strace"},
 }
 
 func installPackages(t *tally) error {

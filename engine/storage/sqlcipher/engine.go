@@ -9,6 +9,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	sqlite3 "github.com/mutecomm/go-sqlcipher/v4"
 
@@ -152,7 +153,11 @@ func Classify(err error) error {
 	case sqlite3.ErrBusy, sqlite3.ErrLocked:
 		kind = ErrBusy
 	default:
-		return err
+		// sqlcipher_export passes on what happened as text alone.
+		if !strings.Contains(e.Error(), "disk is full") {
+			return err
+		}
+		kind = ErrFull
 	}
 	return fmt.Errorf("%w (code %d)", kind, int(e.ExtendedCode))
 }

@@ -57,7 +57,23 @@ const (
 	// watchEvery is how often a running statement's memory is looked at.
 	watchEvery = 20 * time.Millisecond
 	// maxDepth and maxColumns keep what is compiled small.
-	maxDepth, maxColumns, maxCompound, maxVariables = 100, 200, 50, 1000
+	maxDepth, maxColumns, maxCompound, maxVariables, maxPattern = 100, 200, 50, 1000, 1000
+)
+
+// The numbers of SQLite's limits (sqlite.org/c3ref/c_limit_attached.html).
+const (
+	limitLength = iota
+	limitSQLLength
+	limitColumn
+	limitExprDepth
+	limitCompoundSelect
+	_ // instructions of a compiled statement
+	_ // arguments of a function
+	limitAttached
+	limitPatternLength
+	limitVariableNumber
+	limitTriggerDepth
+	limitWorkerThreads
 )
 
 // Errors of a guest's statement. The text of SQLite's own errors is the
@@ -89,13 +105,16 @@ func (g *Guest) limits() Limits {
 // Confine prepares a connection.
 func (g *Guest) Confine(c *Conn) error {
 	l := g.limits()
-	for id, limit := range map[int]int{
-		sqlite3.SQLITE_LIMIT_LENGTH: l.Value, sqlite3.SQLITE_LIMIT_SQL_LENGTH: l.Value, sqlite3.SQLITE_LIMIT_ATTACHED: 0, sqlite3.SQLITE_LIMIT_EXPR_DEPTH: maxDepth,
-		sqlite3.SQLITE_LIMIT_COLUMN: maxColumns, sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: maxCompound, sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: maxVariables,
-		sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: maxDepth, sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000, sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
-	} {
-		c.SetLimit(id, limit)
-	}
+	c.SetLimit(limitLength, l.Value)
+	c.SetLimit(limitSQLLength, l.Value)
+	c.SetLimit(limitAttached, 0)
+	c.SetLimit(limitExprDepth, maxDepth)
+	c.SetLimit(limitTriggerDepth, maxDepth)
+	c.SetLimit(limitColumn, maxColumns)
+	c.SetLimit(limitCompoundSelect, maxCompound)
+	c.SetLimit(limitVariableNumber, maxVariables)
+	c.SetLimit(limitPatternLength, maxPattern)
+	c.SetLimit(limitWorkerThreads, 0)
 	if err := execAll(c.SQLiteConn, []string{fmt.Sprintf("PRAGMA max_page_count = %d", l.Pages), "PRAGMA recursive_triggers = OFF"}); err != nil {
 		return err
 	}
@@ -132,7 +151,10 @@ func (g *Guest) authorize(op int, first, second, _ string) int {
 	if !g.inside.Load() || g.allows(op, first, second) {
 		return sqlite3.SQLITE_OK
 	}
-	what := strings.TrimSpace(actions[op] + " " + first)
+	if op == sqlite3.SQLITE_FUNCTION {
+		first = second
+	}
+	what := strings.TrimSpace(actionName(op) + " " + first)
 	g.refused.CompareAndSwap(nil, &what)
 	return sqlite3.SQLITE_DENY
 }
@@ -140,11 +162,25 @@ func (g *Guest) authorize(op int, first, second, _ string) int {
 // recursive is SQLITE_RECURSIVE, which the driver does not name.
 const recursive = 33
 
-// actions name what may be refused.
-var actions = map[int]string{
-	sqlite3.SQLITE_ATTACH: "ATTACH", sqlite3.SQLITE_DETACH: "DETACH", sqlite3.SQLITE_PRAGMA: "PRAGMA", sqlite3.SQLITE_FUNCTION: "function", sqlite3.SQLITE_CREATE_VTABLE: "virtual table",
-	sqlite3.SQLITE_DROP_VTABLE: "virtual table", sqlite3.SQLITE_TRANSACTION: "transaction", sqlite3.SQLITE_SAVEPOINT: "savepoint", sqlite3.SQLITE_INSERT: "writing", sqlite3.SQLITE_UPDATE: "writing",
-	sqlite3.SQLITE_DELETE: "writing", sqlite3.SQLITE_ANALYZE: "ANALYZE",
+// actionName is what is refused, for who tried it.
+func actionName(op int) string {
+	switch op {
+	case sqlite3.SQLITE_ATTACH:
+		return "ATTACH"
+	case sqlite3.SQLITE_DETACH:
+		return "DETACH"
+	case sqlite3.SQLITE_PRAGMA:
+		return "PRAGMA"
+	case sqlite3.SQLITE_FUNCTION:
+		return "function"
+	case sqlite3.SQLITE_CREATE_VTABLE, sqlite3.SQLITE_DROP_VTABLE:
+		return "virtual table"
+	case sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT:
+		return "transaction"
+	case sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE:
+		return "writing"
+	}
+	return "statement"
 }
 
 func (g *Guest) allows(op int, first, second string) bool {

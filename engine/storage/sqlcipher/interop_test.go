@@ -1,6 +1,7 @@
 package sqlcipher
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -145,7 +146,18 @@ func TestWeWriteOtherReads(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for name, f := range map[string]File{"closed": live, "with its log": torn, "migrated": encrypted, "rotated": rotated} {
+	var pages, sealed bytes.Buffer
+	imported := File{live.Path + ".imported", key}
+	if err := WritePlain(t.Context(), &pages, rotated, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteSealed(t.Context(), &sealed, bytes.NewReader(pages.Bytes()), int64(pages.Len()), key, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(imported.Path, sealed.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]File{"imported": imported, "closed": live, "with its log": torn, "migrated": encrypted, "rotated": rotated} {
 		got := tell(t, program, f.Path, "SELECT count(*) FROM notes; SELECT count(*) FROM fts_notes WHERE fts_notes MATCH 'number55 AND planted'; PRAGMA user_version; PRAGMA integrity_check; PRAGMA wal_checkpoint(TRUNCATE);")
 		if !strings.HasPrefix(got, "89\n1\n7\nok\n") {
 			t.Errorf("%s: the other program answers %q", name, got)
