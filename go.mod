@@ -33,6 +33,8 @@ require (
 	pgregory.net/rapid v1.3.0 // state-machine tests
 )
 
+require github.com/coder/websocket v1.8.15
+
 require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect

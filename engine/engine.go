@@ -79,6 +79,10 @@ type Engine struct {
 	Memory   *memory.Memory
 	Channel  *channel.Server
 
+	// Invites lets others, and the owner's other devices, in through the relay.
+	Invites *pairing.Invites
+
+	relays relays
 	ports  Ports
 	config Config
 	lock   *flock.Flock
@@ -239,8 +243,9 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	e.Approval = pairing.NewQueue(p.Now, p.Rand)
 	e.Channel = channel.NewServer(channel.Config{Signer: e.Agents.Signer, Now: p.Now, Rand: p.Rand})
 	host := pairing.NewHost(pairing.HostConfig{Agent: e.pairable, Signer: e.Agents.Signer, Keys: e.Keys, Queue: e.Approval, Now: p.Now, Rand: p.Rand, Log: e.Event})
+	e.openRelay()
 	e.Server = server.New(server.Config{
-		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Runner: e.Runner,
+		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Invites: e.Invites, Runner: e.Runner,
 		Endpoint: e.endpoint, Memory: memories{e}, Admin: func(ctx context.Context) any { return e.Status(ctx) }, Health: e.health, Log: e.Event, Now: p.Now, Logger: p.Logger,
 	})
 	e.requests = sync.OnceValues(e.openRequests)
@@ -260,6 +265,7 @@ func (e *Engine) retired(_ context.Context, a address.Address) error {
 func (e *Engine) agentsChanged() {
 	e.Keys.SetAudiences(e.Account.Address(), e.Agents.Addresses())
 	e.settings.changed()
+	e.relays.tunnel.Changed()
 }
 
 // pairable says which agents a connector may ask for.

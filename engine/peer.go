@@ -27,7 +27,7 @@ func (l *lines) get(e *Engine, base *url.URL, pinned address.Address) *channel.T
 	}
 	t := l.open[key]
 	if t == nil {
-		t = channel.NewTransport(channel.TransportConfig{Base: e.ports.Client.Transport, Peer: base, Pinned: pinned, Now: e.ports.Now, Rand: e.ports.Rand})
+		t = channel.NewTransport(channel.TransportConfig{Base: e.transportTo(base), Peer: base, Pinned: pinned, Now: e.ports.Now, Rand: e.ports.Rand})
 		l.open[key] = t
 	}
 	return t

@@ -197,6 +197,8 @@ func changed(s settings.Server, pairs []string) (settings.Server, error) {
 				return s, usage("osaurus settings show", "%s wants true or false", key)
 			}
 			all[key] = b
+		case string:
+			all[key] = value
 		default:
 			list := []string{}
 			for o := range strings.SplitSeq(value, ",") {

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -201,14 +203,28 @@ func (x *exchange) deliver(raw []byte) error {
 	return x.r.Context().Err()
 }
 
-// pairInvite refuses every invite: this host issues none, so no payload can
-// be a valid one.
+// pairInvite trades an invite, or the owner's proof, for a key. Where it is
+// refused because of who asks, the source waits.
 func (s *Server) pairInvite(x *exchange) {
 	if err := s.limited(x, false); err != nil {
 		x.refuse(s, x.body.drain(err))
 		return
 	}
-	x.refuse(s, x.body.drain(fault.InvitePayload))
+	raw, err := io.ReadAll(x.body) // never kept in the request log
+	if err != nil {
+		x.refuse(s, err)
+		return
+	}
+	from, _, _ := strings.Cut(x.r.Header.Get("X-Forwarded-For"), ",")
+	granted, err := s.c.Invites.Redeem(x.r.Context(), raw, cmp.Or(strings.TrimSpace(from), x.r.Host))
+	if err != nil {
+		if status := fault.Of(err).Code.Status(); status == http.StatusUnauthorized || status == http.StatusForbidden {
+			s.pairs.Penalize(source(x.r), pairingPenalty)
+		}
+		x.refuse(s, err)
+		return
+	}
+	granted.Delivered(x.deliver(granted.Body))
 }
 
 func (s *Server) handshake(x *exchange) {

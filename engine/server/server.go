@@ -28,6 +28,7 @@ type Config struct {
 	Agents   *agents.Registry
 	Channel  *channel.Server
 	Pairing  *pairing.Host
+	Invites  *pairing.Invites
 	Runner   *runner.Runner
 	Endpoint func(ctx context.Context) (runner.Endpoint, error)
 	Memory   Memory

@@ -11,6 +11,7 @@ import (
 const (
 	DefaultPort           = 1337
 	DefaultMaxConnections = 512
+	DefaultRelayDomain    = "agent.osaurus.ai"
 	MinConnections        = 64 // the slots kept for loopback, and as many again
 	MaxConnections        = 65536
 )
@@ -24,11 +25,12 @@ type Server struct {
 	PeerInference  bool     `json:"peer_inference"`  // agent keys may use the inference routes
 	CORS           []string `json:"cors"`            // allowed origins; "*" for any
 	MaxConnections int      `json:"max_connections"`
+	RelayDomain    string   `json:"relay_domain"` // agents are reached at <address>.<domain>
 }
 
 // DefaultServer returns the settings of a new host.
 func DefaultServer() Server {
-	return Server{Port: DefaultPort, LoopbackTrust: true, CORS: []string{}, MaxConnections: DefaultMaxConnections}
+	return Server{Port: DefaultPort, LoopbackTrust: true, CORS: []string{}, MaxConnections: DefaultMaxConnections, RelayDomain: DefaultRelayDomain}
 }
 
 // Validate implements Validator. Port 0 asks the system for a free port.
@@ -38,6 +40,9 @@ func (s Server) Validate() error {
 	}
 	if s.MaxConnections < MinConnections || s.MaxConnections > MaxConnections {
 		return fmt.Errorf("max_connections must be between %d and %d, not %d", MinConnections, MaxConnections, s.MaxConnections)
+	}
+	if u, err := url.Parse("https://" + s.RelayDomain); err != nil || u.Host != s.RelayDomain || u.Host == "" || strings.ContainsAny(s.RelayDomain, " @/?#") {
+		return errors.New("relay_domain must be a host name, with a port if it needs one")
 	}
 	for i, origin := range s.CORS {
 		if err := checkOrigin(origin); err != nil {

@@ -23,7 +23,7 @@ func TestDefaultsWithoutAFile(t *testing.T) {
 func TestSaveAndLoad(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "config", "server.json")
-	want := Server{Port: 1, Expose: true, RequireChannel: true, PeerInference: true, CORS: []string{"*", "app://x"}, MaxConnections: MinConnections}
+	want := Server{Port: 1, Expose: true, RequireChannel: true, PeerInference: true, CORS: []string{"*", "app://x"}, MaxConnections: MinConnections, RelayDomain: "localhost:1"}
 	if err := Save(path, want); err != nil {
 		t.Fatal(err)
 	}
