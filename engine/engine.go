@@ -245,7 +245,7 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	host := pairing.NewHost(pairing.HostConfig{Agent: e.pairable, Signer: e.Agents.Signer, Keys: e.Keys, Queue: e.Approval, Now: p.Now, Rand: p.Rand, Log: e.Event})
 	e.openRelay()
 	e.Server = server.New(server.Config{
-		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Invites: e.Invites, Runner: e.Runner,
+		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Invites: e.Invites, RelayURL: e.relays.tunnel.URL, Runner: e.Runner,
 		Endpoint: e.endpoint, Memory: memories{e}, Admin: func(ctx context.Context) any { return e.Status(ctx) }, Health: e.health, Log: e.Event, Now: p.Now, Logger: p.Logger,
 	})
 	e.requests = sync.OnceValues(e.openRequests)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,7 @@ func (e *Engine) openRelay() {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			e.Server.ServeHTTP(w, r.WithContext(server.WithOrigin(r.Context(), server.Relay)))
 		}),
-		Probe: e.probe, Now: e.ports.Now, Log: e.Event,
+		Place: e.relayPlace, Probe: e.probe, Now: e.ports.Now, Log: e.Event,
 	})
 	e.Invites = pairing.NewInvites(pairing.InvitesConfig{
 		Agent: e.invited, Signer: e.Agents.Signer, Keys: e.Keys, Devices: e.Storage.Document("identity/owner-devices.json"),
@@ -101,6 +102,25 @@ func (e *Engine) tunnelURL() string {
 		scheme = "ws"
 	}
 	return scheme + "://" + domain + relay.ConnectPath
+}
+
+// placeOf is the one place where an agent is reached through the relay.
+func (e *Engine) placeOf(a address.Address) *url.URL {
+	domain, scheme := e.Settings().RelayDomain, "https"
+	if pairing.Local(domain) {
+		scheme = "http"
+	}
+	return &url.URL{Scheme: scheme, Host: a.Lower() + "." + domain}
+}
+
+// relayPlace compares what the relay says of an agent's place with ours: a
+// relay decides no host.
+func (e *Engine) relayPlace(a address.Address, said string) (string, error) {
+	place := e.placeOf(a)
+	if u, err := url.Parse(said); err != nil || !strings.EqualFold(u.Host, place.Host) {
+		return "", fmt.Errorf("the relay says that agents are found at %.80q, not at %s; is relay_domain right?", said, place)
+	}
+	return place.String(), nil
 }
 
 // relayed lists the agents that are to be reached through the relay and can
@@ -157,6 +177,11 @@ type Relay struct {
 	Name string `json:"name"`
 }
 
+// Named reports whether a name, id or address means this agent.
+func (r Relay) Named(name string) bool {
+	return r.Name == name || strings.EqualFold(r.Agent, name) || strings.EqualFold(r.Address.String(), name)
+}
+
 // RelayStatus lists the agents that are enabled; while the host does not serve
 // they are disconnected.
 func (e *Engine) RelayStatus() []Relay {
@@ -174,6 +199,30 @@ func (e *Engine) RelayStatus() []Relay {
 		list = append(list, Relay{s, agent.Name})
 	}
 	return list
+}
+
+// relayFindings tell of agents that are to be reached through the relay and
+// are not.
+func (e *Engine) relayFindings() []Finding {
+	var f []Finding
+	connected := 0
+	for _, r := range e.RelayStatus() {
+		switch r.State {
+		case relay.Connected:
+			connected++
+		case relay.ServedElsewhere:
+			f = append(f, Finding{"relay", "warning", r.Name + " is reached on another device of yours", "That device took over its place at the relay. To have it here again, enable it again.", "osaurus relay enable " + strconv.Quote(r.Name)})
+		case relay.Failed:
+			f = append(f, Finding{"relay", "error", r.Name + " is not reached through the relay", r.Detail, "osaurus relay status"})
+		case relay.Connecting:
+			f = append(f, Finding{"relay", "warning", r.Name + " is not yet reached through the relay", r.Detail, "osaurus relay status"})
+		case relay.Disconnected: // nothing serves
+		}
+	}
+	if connected > 0 {
+		f = append(f, Finding{ID: "relay", Level: "ok", Title: fmt.Sprintf("%d of your agents are reached through the relay", connected)})
+	}
+	return f
 }
 
 // relayURL is where callers find an agent.
@@ -258,14 +307,7 @@ func (e *Engine) AcceptInvite(ctx context.Context, link, name string) (pairing.P
 
 // PairOwn gets access to an agent of another host with this identity.
 func (e *Engine) PairOwn(ctx context.Context, addr address.Address, name string) (pairing.Peer, error) {
-	domain, scheme := e.Settings().RelayDomain, "https"
-	if pairing.Local(domain) {
-		scheme = "http"
-	}
-	place, err := url.Parse(scheme + "://" + addr.Lower() + "." + domain)
-	if err != nil {
-		return pairing.Peer{}, err
-	}
+	place := e.placeOf(addr)
 	master, err := e.Account.Unlock(ctx, "reach your agent on another device")
 	if err != nil {
 		return pairing.Peer{}, err

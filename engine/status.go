@@ -58,7 +58,7 @@ func (e *Engine) Status(ctx context.Context) Status {
 	if e.log != nil {
 		s.LogSeq = e.log.Head().Seq
 	}
-	s.Findings = slices.Concat(e.identityFindings(id, idErr), e.keyFindings(), e.storageFindings(), e.serviceFindings())
+	s.Findings = slices.Concat(e.identityFindings(id, idErr), e.keyFindings(), e.storageFindings(), e.serviceFindings(), e.relayFindings())
 	return s
 }
 
@@ -123,5 +123,9 @@ func (e *Engine) serviceFindings() []Finding {
 // health is the long form of GET /health.
 func (e *Engine) health(ctx context.Context) map[string]any {
 	s := e.Status(ctx)
-	return map[string]any{"identity": s.Identity, "keystore": s.Keystore, "agents": s.Agents, "provider": s.Provider != "", "exposed": s.Exposed}
+	connected := map[string]string{}
+	for _, r := range e.RelayStatus() {
+		connected[r.Address.Lower()] = r.State.String()
+	}
+	return map[string]any{"relay": connected, "identity": s.Identity, "keystore": s.Keystore, "agents": s.Agents, "provider": s.Provider != "", "exposed": s.Exposed}
 }

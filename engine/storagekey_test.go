@@ -28,6 +28,13 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return r.raw.Write(p)
 }
 
+// seen returns what was recorded so far.
+func (r *recorder) seen() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.raw.Bytes())
+}
+
 // between returns the address of a recorder in front of to.
 func (r *recorder) between(t *testing.T, to *url.URL) *url.URL {
 	t.Helper()
@@ -105,10 +112,11 @@ func TestStorageKeyNeverLeaves(t *testing.T) {
 	}
 	alice.stop()
 	bob.stop()
-	if wire.raw.Len() < 1000 {
-		t.Fatalf("only %d bytes were recorded", wire.raw.Len())
+	crossed := wire.seen()
+	if len(crossed) < 1000 {
+		t.Fatalf("only %d bytes were recorded", len(crossed))
 	}
-	looked := map[string][]byte{"the wire": wire.raw.Bytes()}
+	looked := map[string][]byte{"the wire": crossed}
 	for _, dir := range append(homes[:], dest) {
 		err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 			if err == nil && e.Type().IsRegular() && e.Name() != "keystore.osks" {

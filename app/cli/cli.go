@@ -112,6 +112,7 @@ func (a *app) root() *cobra.Command {
 	a.chatCommands(root)
 	a.memoryCommands(root)
 	a.peerCommands(root)
+	a.relayCommands(root)
 	a.approvalCommands(root)
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes, Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(a.Stdout, exitCodes) }})
 	root.InitDefaultCompletionCmd()
@@ -170,7 +171,7 @@ func classify(err error) (exit int, code, next string) {
 		return exitUsage, "usage", e.next
 	}
 	if e, ok := errors.AsType[*control.Error](err); ok {
-		if e.Exit == exitUsage {
+		if e.Exit == exitUsage && nextFor(e.Code) == "osaurus doctor" {
 			return e.Exit, e.Code, "osaurus --help"
 		}
 		return e.Exit, e.Code, nextFor(e.Code)
@@ -204,6 +205,9 @@ func classify(err error) (exit int, code, next string) {
 
 // nextFor names the command that gets on from a refusal.
 func nextFor(code string) string {
+	if next := classifyRelay(code); next != "" {
+		return next
+	}
 	switch code {
 	case "no_master":
 		return "osaurus identity create"

@@ -125,7 +125,14 @@ func parseTarget(s string) (control.Pair, error) {
 
 func (a *app) pairCommand() *cobra.Command {
 	var name string
-	c := command("peers", "pair URL/AGENT-ID@ADDRESS", "Ask another host's owner for access to an agent", "  osaurus discover\n  osaurus pair http://192.0.2.7:1337/5B7C…@0x3315…", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+	var own bool
+	c := command("peers", "pair URL/AGENT-ID@ADDRESS | LINK", "Get access to an agent of another host", "  osaurus discover\n  osaurus pair http://192.0.2.7:1337/5B7C…@0x3315…   asks its owner\n  osaurus pair 'osaurus://0x3315…?pair=…'             an invite\n  osaurus pair --own 0x3315…                          an agent on another device of yours", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		switch {
+		case own:
+			return a.withHost(ctx, func(ctx context.Context, c *control.Client) error { return a.pairOwn(ctx, c, args[0], name) })
+		case isLink(args[0]):
+			return a.withHost(ctx, func(ctx context.Context, c *control.Client) error { return a.pairLink(ctx, c, args[0], name) })
+		}
 		target, err := parseTarget(args[0])
 		if err != nil {
 			return err
@@ -143,11 +150,11 @@ func (a *app) pairCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.say("%s Try:  osaurus run %q \"Hello\"", a.term.paint(green, "Paired."), or(p.Name, p.Address.String()))
-			return a.result(p, func() { a.out("%s  %s", p.Name, p.Address) })
+			return a.paired(p)
 		})
 	})
-	c.Flags().StringVar(&name, "name", "", "what to call the peer here (default: its agent's id)")
+	c.Flags().StringVar(&name, "name", "", "what to call the peer here (default: as it calls itself)")
+	c.Flags().BoolVar(&own, "own", false, "the argument is the address of an agent on another device with this identity")
 	return c
 }
 

@@ -41,7 +41,7 @@ func (e *IdentityMismatch) Error() string {
 // can forge it, so it is an error and never a response.
 type StatusError struct {
 	Status     int
-	Code       string        // of the secure_channel_error body, "" without one
+	Code       string        // of the body, in either of its forms; "" without a plain one
 	RetryAfter time.Duration // of the header, 0 without one
 
 	text string // of an {"error":"<text>"} body

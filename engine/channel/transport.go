@@ -268,6 +268,7 @@ func statusError(outer *http.Response) *StatusError {
 		switch {
 		case name == "error" && d.PeekKind() == jsontext.KindString:
 			_, err := setText(&e.text, d)
+			e.Code = e.text // a relay's own answers, and the routes', have it here
 			return err
 		case name == "error" && d.PeekKind() == jsontext.KindBeginObject:
 			return readObject(d, func(name string, d *jsontext.Decoder) error {

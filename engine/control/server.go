@@ -44,6 +44,7 @@ func NewServer(e *engine.Engine, stop func()) *Server {
 	s.keyOps()
 	s.storageOps()
 	s.peerOps()
+	s.relayOps()
 	s.approvalOps()
 	return s
 }
@@ -211,6 +212,7 @@ func describe(err error) *Error {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		e.Code, e.Exit = "unreachable", exitUnreachable
 	}
+	describeRelay(e, err)
 	if foreign, ok := errors.AsType[*identity.ForeignPhraseError](err); ok {
 		e.Message = foreign.Error()
 	}

@@ -124,12 +124,7 @@ func (a *answer) finish(failed bool) {
 		return
 	}
 	a.writeHeadLocked(http.StatusOK)
-	a.done = true
-	if a.streaming {
-		a.out.ready(a)
-		return
-	}
-	if !utf8.Valid(a.buf) {
+	if !a.streaming && !utf8.Valid(a.buf) {
 		a.refuseLocked(binaryBody)
 		return
 	}
@@ -137,13 +132,30 @@ func (a *answer) finish(failed bool) {
 		a.refuseLocked(failedBody)
 		return
 	}
+	a.done = true
+	a.out.ready(a)
+}
+
+// wait returns when nothing is left to send: only then may another request take
+// the place of this one.
+func (a *answer) wait() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for !a.gone {
+		a.room.Wait()
+	}
+}
+
+// responseLocked is a whole answer in one frame.
+func (a *answer) responseLocked() *wire.Frame {
 	f := &wire.Frame{Type: wire.Response, ID: a.id, Status: a.status, Headers: a.sent}
 	if a.status != http.StatusNoContent && a.status != http.StatusResetContent && a.status != http.StatusNotModified {
 		body := string(a.buf)
 		f.Body = &body
 	}
 	a.gone, a.buf = true, nil
-	a.out.urgent(f)
+	a.room.Broadcast()
+	return f
 }
 
 // abandon sends nothing more.
@@ -161,6 +173,9 @@ func (a *answer) next() (f *wire.Frame, more bool) {
 	defer a.mu.Unlock()
 	if a.gone {
 		return nil, false
+	}
+	if !a.streaming {
+		return a.responseLocked(), false
 	}
 	if !a.started {
 		a.started = true

@@ -21,6 +21,7 @@ type call struct {
 	agent  Agent
 	cancel context.CancelFunc
 	answer *answer
+	bytes  int64 // of the request's body
 }
 
 // Answers that are ours and not the handler's.
@@ -50,30 +51,50 @@ func (s *session) request(ctx context.Context, f wire.Frame) {
 		s.out.urgent(refusal(f.ID, http.StatusBadGateway, pathBody))
 		return
 	}
-	c := &call{id: f.ID, agent: agent, cancel: cancel, answer: newAnswer(f.ID, s.out)}
-	s.mu.Lock()
-	_, again := s.calls[f.ID]
-	busy := len(s.calls) >= MaxInFlight
-	if !again && !busy {
-		s.calls[f.ID] = c
-	}
-	s.mu.Unlock()
-	if again || busy {
+	c := &call{id: f.ID, agent: agent, cancel: cancel, answer: newAnswer(f.ID, s.out), bytes: req.ContentLength}
+	if err := s.admit(c); err != nil {
 		cancel()
-		if busy && !again {
+		if errors.Is(err, errBusy) {
 			s.out.urgent(refusal(f.ID, http.StatusServiceUnavailable, busyBody))
 		}
 		return
 	}
 	s.work.Go(func() {
-		defer func() {
-			cancel()
-			s.mu.Lock()
-			delete(s.calls, c.id)
-			s.mu.Unlock()
-		}()
+		defer s.leave(c)
+		defer context.AfterFunc(ctx, c.answer.abandon)()
 		s.l.t.handle(c.answer, req)
+		c.answer.wait()
 	})
+}
+
+var (
+	errBusy  = errors.New("relay: too many requests at once")
+	errAgain = errors.New("relay: a request with an id that is in use")
+)
+
+func (s *session) admit(c *call) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, again := s.calls[c.id]; again {
+		return errAgain
+	}
+	if len(s.calls) >= MaxInFlight {
+		return errBusy
+	}
+	if s.l.t.bodies.Add(c.bytes) > maxBodies {
+		s.l.t.bodies.Add(-c.bytes)
+		return errBusy
+	}
+	s.calls[c.id] = c
+	return nil
+}
+
+func (s *session) leave(c *call) {
+	c.cancel()
+	s.l.t.bodies.Add(-c.bytes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.calls, c.id)
 }
 
 // handle runs the handler. What it does not finish is cut off, not ended well.
@@ -120,18 +141,20 @@ func buildRequest(ctx context.Context, f wire.Frame, agent Agent) (*http.Request
 	if err != nil || u.Host != "" || u.Scheme != "" {
 		return nil, errPath
 	}
-	body := []byte{}
+	body := ""
 	if f.Body != nil {
-		body = []byte(*f.Body)
+		body = *f.Body
 	}
 	if f.Encoding == "base64" {
-		if body, err = base64.StdEncoding.DecodeString(string(body)); err != nil {
+		raw, err := base64.StdEncoding.DecodeString(body)
+		if err != nil {
 			return nil, err
 		}
+		body = string(raw)
 	}
 	req := &http.Request{
 		Method: f.Method, URL: u, RequestURI: f.Path, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Host: agent.Address.Lower() + ".relay.invalid",
-		ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(string(body))),
+		ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)),
 	}
 	hop := map[string]bool{}
 	for name, value := range f.Headers {

@@ -15,7 +15,8 @@ const ConnectPath = "/tunnel/connect"
 // Dial opens WebSockets to url, a ws or wss URL, with the transport of client.
 func Dial(url string, client *http.Client) func(context.Context) (Conn, error) {
 	plain := *client
-	plain.Timeout = 0 // it would end the socket
+	plain.Timeout = 0                                                                                   // it would end the socket
+	plain.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // a challenge is answered where it was asked for
 	return func(ctx context.Context) (Conn, error) {
 		c, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{HTTPClient: &plain, CompressionMode: websocket.CompressionDisabled})
 		if err != nil {

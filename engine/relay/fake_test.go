@@ -111,7 +111,7 @@ type rig struct {
 // newRig runs a tunnel for n agents. It must be called in a synctest bubble.
 func newRig(t *testing.T, n int, change ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, keys: newKeys(t, n), dials: make(chan *fakeConn, 16)}
+	r := &rig{t: t, keys: newKeys(t, n), dials: make(chan *fakeConn, 4096)}
 	r.wanted = r.keys.list
 	c := Config{
 		Agents: func() []Agent { r.mu.Lock(); defer r.mu.Unlock(); return r.wanted },

@@ -70,11 +70,15 @@ var (
 	errReopen     = errors.New("relay: too many changes for this socket")
 	errProtocol   = errors.New("relay: the relay broke the protocol")
 	errNoReply    = errors.New("relay: no reply within ten seconds")
+	errSilent     = errors.New("relay: the relay has stopped pinging")
 )
 
 // run connects again and again until nobody is wanted.
 func (l *line) run(ctx context.Context) {
-	defer l.ended.Store(true)
+	defer func() {
+		l.ended.Store(true)
+		l.t.Changed() // who was given to this line meanwhile gets another
+	}()
 	delay := backoff{jitter: l.t.c.Jitter}
 	var old *session
 	for {
@@ -108,15 +112,18 @@ func (l *line) run(ctx context.Context) {
 }
 
 // pause waits, at most until something changed: without a delay of its own
-// only that ends it. It reports whether to go on.
+// only that ends it, or the setting of the clock. It reports whether to go on.
 func (l *line) pause(ctx context.Context, wait time.Duration) bool {
+	var passed <-chan time.Time
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		passed = timer.C
+	}
+	look := time.NewTicker(clockInterval)
+	defer look.Stop()
+	began, wall := time.Now(), l.t.c.Now()
 	for {
-		var passed <-chan time.Time
-		if wait > 0 {
-			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			passed = timer.C
-		}
 		select {
 		case <-ctx.Done():
 			return false
@@ -129,11 +136,21 @@ func (l *line) pause(ctx context.Context, wait time.Duration) bool {
 			if wait == 0 {
 				return true
 			}
-			l.t.Changed() // looked at again once connected
-			return sleep(ctx, wait)
+		case <-look.C:
+			moved := l.t.c.Now().Round(0).Sub(wall.Round(0)) - time.Since(began)
+			if wait == 0 && moved.Abs() > clockMoved {
+				return true
+			}
 		}
 	}
 }
+
+// A clock that was set, or a machine that slept, may be why a signature was
+// refused.
+const (
+	clockInterval = time.Minute
+	clockMoved    = 5 * time.Second
+)
 
 // backoff is the delay before a socket is opened again (decisions D21): it
 // doubles from a second to a minute, starts anew after a minute of health, is

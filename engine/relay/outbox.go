@@ -35,11 +35,12 @@ func (o *outbox) signal() {
 	}
 }
 
-// urgent sends a frame before any part of an answer.
+// urgent sends a small frame before any part of an answer. A relay that asks
+// for more of them than it takes ends the socket.
 func (o *outbox) urgent(f *wire.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.closed {
+	if !o.closed && len(o.first) <= maxUrgent {
 		o.first = append(o.first, f)
 	}
 	o.signal()
@@ -61,6 +62,13 @@ func (o *outbox) close() {
 	defer o.mu.Unlock()
 	o.closed, o.first, o.turn = true, nil, nil
 	clear(o.queued)
+}
+
+// flooded says that urgent frames were lost.
+func (o *outbox) flooded() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.first) > maxUrgent
 }
 
 // pick takes the next frame, or nil.
@@ -94,6 +102,9 @@ func (o *outbox) pick() *wire.Frame {
 // run sends until ctx ends or the socket fails.
 func (o *outbox) run(ctx context.Context, conn Conn) error {
 	for {
+		if o.flooded() {
+			return errProtocol
+		}
 		f := o.pick()
 		if f == nil {
 			select {

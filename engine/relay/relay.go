@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"osaurus/engine/address"
@@ -29,8 +30,12 @@ const (
 	MaxChunk     = 16 << 10  // bytes of one stream_chunk
 	streamFrom   = 1 << 20   // bytes of an answer from which it is streamed
 	maxChanges   = 4         // made one by one; more open a new socket
+	maxBodies    = 64 << 20  // bytes of requests that are being served, over all sockets
+	maxUrgent    = 512       // small frames that wait to be sent
 	replyTimeout = 10 * time.Second
-	rateWait     = 12 * time.Second // until one more challenge is allowed
+	maxSilence   = 100 * time.Second // three pings of the relay and a little
+	againDelay   = 30 * time.Second  // until one that an older relay turned away is tried again
+	rateWait     = 12 * time.Second  // until one more challenge is allowed
 
 	minDelay     = time.Second
 	maxDelay     = time.Minute
@@ -93,6 +98,10 @@ type Config struct {
 	Handler http.Handler
 	// Dial opens a socket to the relay.
 	Dial func(ctx context.Context) (Conn, error)
+	// Place returns where callers reach an agent, or an error when the relay
+	// names a place that is not the agent's: its word alone counts for
+	// nothing. nil takes its word.
+	Place func(a address.Address, url string) (string, error)
 	// Probe looks whether an agent is reached at its public URL; nil leaves it
 	// out.
 	Probe  func(ctx context.Context, url string) error
@@ -106,12 +115,13 @@ type Tunnel struct {
 	c       Config
 	changed chan struct{} // has room for one
 
+	bodies atomic.Int64 // bytes of requests that are being served
+
 	mu        sync.Mutex
 	lines     []*line
 	status    map[address.Address]*Status
 	elsewhere map[address.Address]bool
 	probes    chan probe
-	running   bool
 }
 
 // New returns a tunnel that is not connected.
@@ -121,6 +131,9 @@ func New(c Config) *Tunnel {
 	}
 	if c.Jitter == nil {
 		c.Jitter = rand.Float64
+	}
+	if c.Place == nil {
+		c.Place = func(_ address.Address, url string) (string, error) { return url, nil }
 	}
 	if c.Log == nil {
 		c.Log = func(string, ...slog.Attr) {}
@@ -176,14 +189,11 @@ func (t *Tunnel) Run(ctx context.Context) {
 		cancel()
 		work.Wait()
 		t.mu.Lock()
-		t.lines, t.running = nil, false
+		t.lines = nil
 		clear(t.status)
 		clear(t.elsewhere)
 		t.mu.Unlock()
 	}()
-	t.mu.Lock()
-	t.running = true
-	t.mu.Unlock()
 	work.Go(func() { t.prober(ctx) })
 	for {
 		for _, l := range t.assign() {
@@ -307,7 +317,12 @@ type probe struct {
 }
 
 // ready notes that the relay took an agent, and has its URL looked at.
-func (t *Tunnel) ready(a address.Address, url string) {
+func (t *Tunnel) ready(a address.Address, said string) {
+	url, err := t.c.Place(a, said)
+	if err != nil {
+		t.set(a, Failed, "", err.Error())
+		return
+	}
 	if t.c.Probe == nil {
 		t.set(a, Connected, url, "")
 		return

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"osaurus/engine/address"
 	"osaurus/engine/relay/wire"
@@ -34,6 +35,7 @@ type session struct {
 
 	mu    sync.Mutex
 	held  map[address.Address]Agent // whom the relay routes here
+	adds  Agent                     // whose proof the relay looks at
 	calls map[string]*call          // requests in flight, by id
 	work  sync.WaitGroup
 }
@@ -62,14 +64,9 @@ func (s *session) receive(ctx context.Context) (wire.Frame, error) {
 		if err != nil {
 			return wire.Frame{}, err
 		}
-		f, err := wire.Parse(raw)
-		if errors.Is(err, wire.ErrJSON) || err != nil && f.ID == "" {
-			continue // dropped, as the relay drops ours
+		if f, err := wire.Parse(raw); err == nil {
+			return f, nil // what breaks the protocol is dropped, as the relay drops ours
 		}
-		if err != nil {
-			f.Type = ""
-		}
-		return f, nil
 	}
 }
 
@@ -219,7 +216,7 @@ func (s *session) finish() error {
 // read handles frames until the socket ends.
 func (s *session) read(ctx context.Context) error {
 	for {
-		f, err := s.receive(ctx)
+		f, err := s.hear(ctx)
 		if err != nil {
 			return err
 		}
@@ -238,7 +235,10 @@ func (s *session) read(ctx context.Context) error {
 				continue
 			}
 			s.answered(f)
-		case wire.Challenge, wire.AgentAdded, wire.Error:
+		case wire.AgentAdded:
+			s.added(f)
+			s.answered(f)
+		case wire.Challenge, wire.Error:
 			if f.Type == wire.Error && f.Error == wire.Restarting {
 				s.restart.Store(true)
 				continue
@@ -247,6 +247,28 @@ func (s *session) read(ctx context.Context) error {
 		case wire.AuthError:
 			return errProtocol
 		}
+	}
+}
+
+// hear reads the next frame. A relay pings twice a minute: one that says
+// nothing for longer is gone, whatever the socket looks like.
+func (s *session) hear(ctx context.Context) (wire.Frame, error) {
+	once, cancel := context.WithTimeoutCause(ctx, maxSilence, errSilent)
+	defer cancel()
+	f, err := s.receive(once)
+	if err != nil && once.Err() != nil {
+		err = context.Cause(once)
+	}
+	return f, err
+}
+
+// added notes that the relay routes to an agent, before its first request is
+// read.
+func (s *session) added(f wire.Frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.adds; !a.Address.IsZero() && strings.EqualFold(f.Address, a.Address.String()) {
+		s.held[a.Address] = a
 	}
 }
 
@@ -306,28 +328,34 @@ func (s *session) endCalls(which func(*call) bool) {
 
 // changes brings the relay's view to what is wanted, one change at a time.
 func (s *session) changes(ctx context.Context) error {
-	for {
+	for first := true; ; first = false {
 		add, remove := s.difference()
 		switch {
 		case len(s.l.wants()) == 0:
 			return errNobody
-		case len(add)+len(remove) > maxChanges:
+		case len(add)+len(remove) > maxChanges && !first: // at first they are those who were turned away
 			return errReopen
 		}
+		var later <-chan time.Time
 		for _, a := range remove {
 			if err := s.remove(ctx, a); err != nil {
 				return err
 			}
 		}
 		for _, a := range add {
-			if err := s.add(ctx, a); err != nil {
+			taken, err := s.add(ctx, a)
+			if err != nil {
 				return err
+			}
+			if taken {
+				later = time.After(againDelay)
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.l.changed:
+		case <-later:
 		}
 	}
 }
@@ -352,8 +380,11 @@ func (s *session) difference() (add []Agent, remove []address.Address) {
 }
 
 // add proves one more agent. One that cannot sign, or that the relay does not
-// want, keeps its error and is tried again with the next change.
-func (s *session) add(ctx context.Context, a Agent) error {
+// want, keeps its error and is tried again with the next change. taken says
+// that an older relay still has another tunnel for it, perhaps our last.
+func (s *session) add(ctx context.Context, a Agent) (taken bool, err error) {
+	s.adding(a)
+	defer s.adding(Agent{})
 	for {
 		s.out.urgent(&wire.Frame{Type: wire.RequestChallenge})
 		f, err := s.reply(ctx, func(f wire.Frame) bool { return f.Type == wire.Challenge })
@@ -362,7 +393,7 @@ func (s *session) add(ctx context.Context, a Agent) error {
 			proof, signErr := s.prove(ctx, a.Address, f.Nonce, now)
 			if signErr != nil {
 				s.l.t.set(a.Address, Failed, "", "the agent cannot sign: "+signErr.Error())
-				return nil //nolint:nilerr // the status tells it
+				return false, nil //nolint:nilerr // the status tells it
 			}
 			s.out.urgent(&wire.Frame{Type: wire.AddAgent, Address: proof.Address, Signature: proof.Signature, Nonce: f.Nonce, Timestamp: now})
 			f, err = s.reply(ctx, func(f wire.Frame) bool {
@@ -371,35 +402,35 @@ func (s *session) add(ctx context.Context, a Agent) error {
 		}
 		switch {
 		case err != nil:
-			return err
+			return false, err
 		case f.Type == wire.AgentAdded:
-			s.mu.Lock()
-			s.held[a.Address] = a
-			s.mu.Unlock()
 			s.l.t.ready(a.Address, f.URL)
-			return nil
+			return false, nil
 		case f.Error == wire.RateLimited:
 			if !sleep(ctx, rateWait) {
-				return nil
+				return false, nil
 			}
 		default:
 			s.l.t.set(a.Address, Failed, "", fmt.Sprintf("the relay refused: %.64q", f.Error))
-			return nil
+			return f.Error == wire.AlreadyRegistered, nil
 		}
 	}
 }
 
+func (s *session) adding(a Agent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adds = a
+}
+
 func (s *session) remove(ctx context.Context, a address.Address) error {
+	s.mu.Lock()
+	delete(s.held, a) // whatever still comes for it is refused
+	s.mu.Unlock()
 	s.endCalls(func(c *call) bool { return c.agent.Address == a })
 	s.out.urgent(&wire.Frame{Type: wire.RemoveAgent, Address: a.Lower()})
 	_, err := s.reply(ctx, func(f wire.Frame) bool { return f.Type == wire.AgentRemoved && strings.EqualFold(f.Address, a.Lower()) })
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	delete(s.held, a)
-	s.mu.Unlock()
-	return nil
+	return err
 }
 
 // reply waits for the frame that answers, or an error frame.

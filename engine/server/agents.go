@@ -23,6 +23,9 @@ func (s *Server) item(ctx context.Context, a agents.Agent) map[string]any {
 	}
 	if !a.Address.IsZero() {
 		out["address"] = a.Address.Lower()
+		if u := s.c.RelayURL(a.Address); u != "" {
+			out["relay_url"] = u
+		}
 	}
 	return out
 }

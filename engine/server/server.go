@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"osaurus/engine/accesskey"
+	"osaurus/engine/address"
 	"osaurus/engine/agents"
 	"osaurus/engine/channel"
 	"osaurus/engine/fault"
@@ -29,6 +30,7 @@ type Config struct {
 	Channel  *channel.Server
 	Pairing  *pairing.Host
 	Invites  *pairing.Invites
+	RelayURL func(a address.Address) string // "" while the relay does not have the agent
 	Runner   *runner.Runner
 	Endpoint func(ctx context.Context) (runner.Endpoint, error)
 	Memory   Memory
