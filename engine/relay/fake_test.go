@@ -179,7 +179,7 @@ func (r *rig) latest() *fakeConn {
 				return c
 			}
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 	}
 	r.t.Fatal("no socket is open")
 	return nil
@@ -266,3 +266,6 @@ func inBubble(t *testing.T, f func(t *testing.T)) {
 	t.Parallel()
 	synctest.Test(t, f)
 }
+
+// pass lets fake time pass.
+func pass(d time.Duration) { <-time.After(d) }

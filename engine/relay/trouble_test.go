@@ -21,13 +21,13 @@ func TestSilence(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, 1)
 		c := r.open()
-		time.Sleep(maxSilence - time.Second)
+		pass(maxSilence - time.Second)
 		c.put(`{"type":"ping","ts":1}`)
-		time.Sleep(maxSilence - time.Second)
+		pass(maxSilence - time.Second)
 		if c.isClosed() {
 			t.Fatal("given up too early")
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if got := r.tunnel.Status()[0].Detail; !c.isClosed() || !strings.Contains(got, "pinging") {
 			t.Errorf("closed %v, %q", c.isClosed(), got)
 		}
@@ -154,14 +154,14 @@ func TestClockSet(t *testing.T) {
 			c.put(`{"type":"challenge","nonce":"00"}`)
 			c.take(t)
 			c.put(`{"type":"auth_error","error":"signature_verification_failed"}`)
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if r.dialled() != nil {
 			t.Fatal("tried again without a reason")
 		}
 		ahead.Store(int64(time.Minute))
-		time.Sleep(clockInterval)
+		pass(clockInterval)
 		if r.dialled() == nil {
 			t.Error("not tried with another clock")
 		}
@@ -205,7 +205,7 @@ func TestOlderRelayMoves(t *testing.T) {
 				added++
 			case wire.Pong:
 			default:
-				time.Sleep(againDelay)
+				pass(againDelay)
 				fresh.put(`{"type":"ping","ts":1}`)
 			}
 		}

@@ -35,7 +35,7 @@ func TestConnects(t *testing.T) {
 		if got := r.tunnel.URL(a); got != "https://"+a.Lower()+".relay.test" {
 			t.Errorf("URL %q", got)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := r.states(); got != "connecting,connecting" || len(probed) != 2*probeTries || !strings.Contains(r.tunnel.Status()[0].Detail, "HTTP 502") {
 			t.Errorf("a link that does not answer: %s, %d probes", got, len(probed))
 		}
@@ -45,7 +45,7 @@ func TestConnects(t *testing.T) {
 			t.Errorf("pong: %+v", f)
 		}
 		_ = c.Close(1001, "")
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		r.open()
 		if got := r.states(); got != "connected,connected" {
 			t.Errorf("after: %s", got)
@@ -91,31 +91,31 @@ func TestBackoff(t *testing.T) {
 		r.refused(errors.New("no network"))
 		began := time.Now()
 		for _, want := range []int{1, 2, 4, 8, 16, 32, 60, 60} {
-			time.Sleep(time.Duration(want)*time.Second - time.Millisecond)
+			pass(time.Duration(want)*time.Second - time.Millisecond)
 			before := r.states()
-			time.Sleep(2 * time.Millisecond)
+			pass(2 * time.Millisecond)
 			if before != "connecting" {
 				t.Fatalf("%s: %s", time.Since(began), before)
 			}
 		}
 		r.refused(nil)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		c = r.open()
-		time.Sleep(healthyAfter - 2*time.Second)
+		pass(healthyAfter - 2*time.Second)
 		_ = c.Close(1006, "") // not yet healthy: the delay goes on
-		time.Sleep(59 * time.Second)
+		pass(59 * time.Second)
 		if r.dialled() != nil {
 			t.Fatal("the delay was reset too early")
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		c = r.open()
-		time.Sleep(healthyAfter)
+		pass(healthyAfter)
 		_ = c.Close(1006, "")
-		time.Sleep(time.Second + time.Millisecond)
+		pass(time.Second + time.Millisecond)
 		c = r.open()
 		c.put(`{"type":"error","error":"relay_restarting"}`)
 		_ = c.Close(1001, "")
-		time.Sleep(restartDelay)
+		pass(restartDelay)
 		if r.dialled() == nil {
 			t.Error("a relay that restarts is not dialled soon")
 		}
@@ -152,9 +152,9 @@ func TestSignatureRefused(t *testing.T) {
 			c.put(`{"type":"challenge","nonce":"00"}`)
 			c.take(t)
 			c.put(`{"type":"auth_error","error":"signature_verification_failed"}`)
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 		}
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if r.dialled() != nil {
 			t.Fatal("it does not wait")
 		}
@@ -207,7 +207,7 @@ func TestChanges(t *testing.T) {
 		if f := c.take(t); f.Type != "" {
 			t.Fatalf("at once: %+v", f)
 		}
-		time.Sleep(rateWait)
+		pass(rateWait)
 		if f := c.take(t); f.Type != wire.RequestChallenge {
 			t.Fatalf("later: %+v", f)
 		}
@@ -220,7 +220,7 @@ func TestChanges(t *testing.T) {
 		r.want(all[1], all[2], all[0])
 		for c.take(t).Type != "" {
 		}
-		time.Sleep(replyTimeout + time.Second)
+		pass(replyTimeout + time.Second)
 		if !c.isClosed() {
 			t.Error("the socket stays without an answer")
 		}
@@ -283,13 +283,13 @@ func TestSuperseded(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 		_ = c.Close(1006, "")
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		c = r.dialled()
 		if auth := r.accept(c); len(auth.Agents) != 1 || auth.Agents[0].Address != b.String() {
 			t.Fatalf("it was taken back: %+v", auth.Agents)
 		}
 		c.put(`{"type":"agent_removed","address":%q,"reason":"superseded"}`, b.Lower())
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if r.dialled() != nil || !c.isClosed() {
 			t.Fatal("a socket for nobody")
 		}
@@ -332,14 +332,14 @@ func TestHostileRelay(t *testing.T) {
 			if !c.isClosed() {
 				t.Fatalf("%s: still open", bad)
 			}
-			time.Sleep(2 * time.Minute)
+			pass(2 * time.Minute)
 		}
 		c := r.latest() // silence
-		time.Sleep(replyTimeout + time.Second)
+		pass(replyTimeout + time.Second)
 		if !c.isClosed() {
 			t.Error("a relay that says nothing is waited for")
 		}
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		c = r.latest()
 		r.accept(c)
 		for i := range 100 {
@@ -364,7 +364,7 @@ func TestADay(t *testing.T) {
 		r := newRig(t, 3)
 		c := r.open()
 		for minute := range 24 * 60 {
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 			c.put(`{"type":"ping","ts":%d}`, minute)
 			if f := c.take(t); f.Type != wire.Pong {
 				t.Fatalf("minute %d: %+v", minute, f)
@@ -375,7 +375,7 @@ func TestADay(t *testing.T) {
 				fallthrough
 			case minute%31 == 0:
 				_ = c.Close(1006, "")
-				time.Sleep(2 * time.Second)
+				pass(2 * time.Second)
 				c = r.open()
 			}
 			if got := r.states(); got != "connected,connected,connected" {

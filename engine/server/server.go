@@ -65,6 +65,9 @@ func New(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.RelayURL == nil {
+		c.RelayURL = func(address.Address) string { return "" }
+	}
 	limiter := func(n int) *ratelimit.Limiter {
 		return ratelimit.New(ratelimit.Options{Limit: n, Window: limiterWindow, Now: c.Now})
 	}

@@ -228,7 +228,7 @@ func TestHabits(t *testing.T) {
 // vectors, and its sources to cite a specification.
 func TestProtocolDocuments(t *testing.T) {
 	t.Parallel()
-	for _, pkg := range []string{"identity", "accesskey", "channel", "pairing", "discovery", "server"} {
+	for _, pkg := range []string{"identity", "accesskey", "channel", "pairing", "discovery", "relay", "server"} {
 		dir := filepath.Join(root(t), "engine", pkg)
 		if _, err := os.Stat(dir); err != nil {
 			t.Errorf("engine/%s is missing", pkg)
