@@ -349,6 +349,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		e.Runner.Close()
 	}
 	e.lines.close()
+	e.relays.close()
 	if e.Keys != nil {
 		failed = errors.Join(failed, e.Keys.EndSession(ctx))
 	}

@@ -80,6 +80,34 @@ func localTransport() *http.Transport {
 	}}
 }
 
+// keepTunnel keeps the agents connected, to whichever relay is chosen.
+func (e *Engine) keepTunnel(ctx context.Context) {
+	for ctx.Err() == nil {
+		domain := e.Settings().RelayDomain
+		once, leave := context.WithCancel(ctx)
+		left := make(chan struct{})
+		go func() { defer close(left); e.relays.tunnel.Run(once) }()
+		for ctx.Err() == nil {
+			changed := e.settings.wait()
+			if e.Settings().RelayDomain != domain {
+				break
+			}
+			select {
+			case <-ctx.Done():
+			case <-changed:
+			}
+		}
+		leave()
+		<-left
+	}
+}
+
+func (r *relays) close() {
+	if r.client != nil {
+		r.client.CloseIdleConnections()
+	}
+}
+
 // relayClient is how the relay is spoken to.
 func (e *Engine) relayClient() *http.Client {
 	if pairing.Local(e.Settings().RelayDomain) {

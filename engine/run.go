@@ -59,7 +59,7 @@ func (e *Engine) Run(ctx context.Context, listeners []net.Listener) error {
 	background.Go(func() { e.advertise(ctx) })
 	background.Go(func() { e.keepHead(ctx) })
 	background.Go(func() { e.maintain(ctx) })
-	background.Go(func() { e.relays.tunnel.Run(ctx) })
+	background.Go(func() { e.keepTunnel(ctx) })
 	err := e.Server.Serve(ctx, listeners...)
 	cancel()
 	background.Wait()

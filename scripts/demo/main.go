@@ -1,6 +1,6 @@
 // Command demo shows the main job between two hosts on this machine: pair with
 // the owner's approval, run an agent over the encrypted channel with a recorder
-// in between, and see every attack refused.
+// in between, see every attack refused, and invite a third through a relay.
 package main
 
 import (
@@ -90,7 +90,10 @@ func run(ctx context.Context, announce bool) (err error) {
 	if err := d.talk(wire); err != nil {
 		return err
 	}
-	return d.attack(host, wire)
+	if err := d.attack(host, wire); err != nil {
+		return err
+	}
+	return d.throughRelay()
 }
 
 func (d *demo) say(format string, args ...any) {
