@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ var (
 	ErrAfterFin        = errors.New("channel: frame after the end of the answer")
 	ErrDecrypt         = errors.New("channel: authentication failed")
 	ErrMalformed       = errors.New("channel: malformed")
+	ErrNotHybrid       = errors.New("channel: the peer answered without the post-quantum exchange that it is known to have")
 	ErrVersion         = errors.New("channel: unsupported version")
 	ErrSignature       = errors.New("channel: the handshake's signature is malformed or recovers no key")
 	ErrTooLarge        = errors.New("channel: too large")
@@ -41,16 +43,25 @@ func (e *IdentityMismatch) Error() string {
 // can forge it, so it is an error and never a response.
 type StatusError struct {
 	Status     int
-	Code       string        // of the body, in either of its forms; "" without a plain one
+	Code       string        // of the secure_channel_error body, "" without one
 	RetryAfter time.Duration // of the header, 0 without one
 
 	text string // of an {"error":"<text>"} body
 }
 
+// Word is the code of an {"error":"<code>"} body, which relays write; "" without
+// a plain one.
+func (e *StatusError) Word() string {
+	if !plainCode(e.text) {
+		return ""
+	}
+	return e.text
+}
+
 // Error names the status.
 func (e *StatusError) Error() string {
-	if e.Code != "" {
-		return fmt.Sprintf("channel: the peer answered %d %s outside the encryption", e.Status, e.Code)
+	if code := cmp.Or(e.Code, e.Word()); code != "" {
+		return fmt.Sprintf("channel: the peer answered %d %s outside the encryption", e.Status, code)
 	}
 	return fmt.Sprintf("channel: the peer answered %d outside the encryption", e.Status)
 }

@@ -24,7 +24,12 @@ func transcript(h hello, a answer) []byte {
 	t = append(append(t, "|nC="...), h.nonce...)
 	t = append(append(t, "|sid="...), a.sid...)
 	t = append(append(t, "|eS="...), a.encPub...)
-	return strconv.AppendInt(append(t, "|exp="...), a.expires, 10)
+	t = strconv.AppendInt(append(t, "|exp="...), a.expires, 10)
+	if a.hybrid {
+		t = append(append(t, "|pP="...), h.pqPub...)
+		t = append(append(t, "|pC="...), a.pqCt...)
+	}
+	return t
 }
 
 // ephemeral is one side's key for one handshake. circl's X25519 is used
@@ -74,6 +79,7 @@ func randomText(random io.Reader, n int) (string, error) {
 type initiator struct {
 	hello hello
 	key   ephemeral
+	offer *offer // nil when none is made
 }
 
 func newInitiator(pinned address.Address, random io.Reader) (*initiator, error) {
@@ -86,7 +92,15 @@ func newInitiator(pinned address.Address, random io.Reader) (*initiator, error) 
 		key.scalar.Destroy()
 		return nil, err
 	}
-	return &initiator{hello{agent: pinned, encPub: key.encPub, nonce: nonce}, key}, nil
+	return &initiator{hello: hello{agent: pinned, encPub: key.encPub, nonce: nonce}, key: key}, nil
+}
+
+// propose adds the post-quantum exchange to the hello.
+func (i *initiator) propose(random io.Reader) (err error) {
+	if i.offer, err = newOffer(random); err == nil {
+		i.hello.pqPub = i.offer.pqPub
+	}
+	return err
 }
 
 // drop destroys the ephemeral key of a handshake that will not finish.
@@ -104,6 +118,14 @@ func (i *initiator) finish(data []byte, now time.Time) (*keys, int64, error) {
 	if left := a.expires - now.Unix(); a.expires < 0 || left < 0 || left > maxLifetime {
 		return nil, 0, ErrMalformed
 	}
+	a.hybrid = a.hybrid && i.offer != nil // else it is a member that nobody asked for
+	var quantum secret.Bytes
+	if a.hybrid {
+		if quantum, err = i.offer.accept(a.pqCt); err != nil {
+			return nil, 0, err
+		}
+		defer quantum.Destroy()
+	}
 	t := transcript(i.hello, a)
 	signer, err := signature.Recover(signature.SecureChannel.Digest(t), a.sig)
 	if err != nil {
@@ -116,8 +138,13 @@ func (i *initiator) finish(data []byte, now time.Time) (*keys, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	if a.hybrid {
+		shared = join(shared, quantum)
+	}
 	defer shared.Destroy()
-	return newKeys(shared, t, a.sid), a.expires, nil
+	k := newKeys(shared, t, a.sid)
+	k.hybrid = a.hybrid
+	return k, a.expires, nil
 }
 
 // responder is the server in one handshake: newResponder, have digest signed,
@@ -145,6 +172,14 @@ func newResponder(h hello, now time.Time, random io.Reader) (*responder, error) 
 		return nil, err
 	}
 	a := answer{encPub: key.encPub, sid: sid, expires: now.Add(sessionLifetime).Unix()}
+	if h.pqPub != "" {
+		var quantum secret.Bytes
+		if quantum, a.pqCt, err = encapsulate(h.pqPub); err != nil {
+			shared.Destroy()
+			return nil, err
+		}
+		a.hybrid, shared = true, join(shared, quantum)
+	}
 	return &responder{answer: a, transcript: transcript(h, a), shared: shared}, nil
 }
 

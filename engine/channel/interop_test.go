@@ -84,7 +84,7 @@ func inside() http.Handler {
 }
 
 var dialects = map[string]dialect{
-	"plain": {}, "padded": {padded: true}, "indented": {indented: true}, "all": {padded: true, indented: true, extra: true},
+	"plain": {}, "padded": {padded: true}, "indented": {indented: true}, "all": {padded: true, indented: true, extra: true}, "hybrid": {hybrid: true}, "hybrid, all": {padded: true, indented: true, extra: true, hybrid: true},
 }
 
 // pairs runs f with every combination of the two clients and the two servers,

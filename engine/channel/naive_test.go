@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 	"golang.org/x/crypto/chacha20poly1305"
@@ -38,11 +39,18 @@ func must[T any](v T, err error) T {
 	return v
 }
 
+func must2[T, U any](t T, u U, err error) (T, U) {
+	if err != nil {
+		panic(err)
+	}
+	return t, u
+}
+
 func unhex(s string) []byte { return must(hex.DecodeString(s)) }
 
 // dialect is how a peer may write what others have to read.
 type dialect struct {
-	padded, indented, extra bool
+	padded, indented, extra, hybrid bool
 }
 
 func (d dialect) b64(b []byte) string {
@@ -219,7 +227,16 @@ func (c *naiveClient) handshake(ctx context.Context) error {
 	nonce := make([]byte, 16)
 	must(rand.Read(nonce))
 	encPub, nC := c.dialect.b64(key.PublicKey().Bytes()), c.dialect.b64(nonce)
-	hello := c.dialect.json(map[string]any{"v": 1, "agentAddress": c.agent, "encPub": encPub, "nonce": nC})
+	members := map[string]any{"v": 1, "agentAddress": c.agent, "encPub": encPub, "nonce": nC}
+	var kem *mlkem768.PrivateKey
+	pqPub := ""
+	if c.dialect.hybrid {
+		var pub *mlkem768.PublicKey
+		pub, kem = must2(mlkem768.GenerateKeyPair(rand.Reader))
+		pqPub = c.dialect.b64(must(pub.MarshalBinary()))
+		members["pqPub"] = pqPub
+	}
+	hello := c.dialect.json(members)
 	resp, err := c.post(ctx, "/secure/session", hello)
 	if err != nil {
 		return err
@@ -230,16 +247,23 @@ func (c *naiveClient) handshake(ctx context.Context) error {
 		SID       string `json:"sid"`
 		EncPub    string `json:"encPub"`
 		ExpiresAt int64  `json:"expiresAt"`
+		PQCt      string `json:"pqCt"`
 		Signature string `json:"signature"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || resp.StatusCode != 200 {
 		return fmt.Errorf("handshake: %d %w", resp.StatusCode, err)
 	}
 	transcript := fmt.Sprintf("osaurus-sc1|v=1|aA=%s|eC=%s|nC=%s|sid=%s|eS=%s|exp=%d", c.agent, encPub, nC, a.SID, a.EncPub, a.ExpiresAt)
+	if kem != nil && a.PQCt != "" {
+		transcript += "|pP=" + pqPub + "|pC=" + a.PQCt
+	}
 	if who, err := naiveRecover(transcript, a.Signature); err != nil || who != c.agent {
 		return fmt.Errorf("handshake signed by %q: %w", who, err)
 	}
 	shared := must(key.ECDH(must(ecdh.X25519().NewPublicKey(must(unb64(a.EncPub))))))
+	if kem != nil && a.PQCt != "" {
+		shared = append(shared, must(mlkem768.Scheme().Decapsulate(kem, must(unb64(a.PQCt))))...)
+	}
 	c.session = naiveKeys(shared, transcript, a.SID)
 	return nil
 }
@@ -367,7 +391,7 @@ func (s *naiveServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *naiveServer) serveSession(w http.ResponseWriter, r *http.Request) {
-	var h struct{ AgentAddress, EncPub, Nonce string }
+	var h struct{ AgentAddress, EncPub, Nonce, PQPub string }
 	if err := json.NewDecoder(r.Body).Decode(&h); err != nil || h.AgentAddress != s.agent() {
 		http.Error(w, `{"error":"Unknown agent address"}`, 404)
 		return
@@ -378,11 +402,20 @@ func (s *naiveServer) serveSession(w http.ResponseWriter, r *http.Request) {
 	sid, encPub, exp := s.dialect.b64(raw), s.dialect.b64(key.PublicKey().Bytes()), time.Now().Unix()+3600
 	transcript := fmt.Sprintf("osaurus-sc1|v=1|aA=%s|eC=%s|nC=%s|sid=%s|eS=%s|exp=%d", h.AgentAddress, h.EncPub, h.Nonce, sid, encPub, exp)
 	shared := must(key.ECDH(must(ecdh.X25519().NewPublicKey(must(unb64(h.EncPub))))))
+	members := map[string]any{"v": 1, "sid": sid, "encPub": encPub, "expiresAt": exp}
+	if s.dialect.hybrid && h.PQPub != "" {
+		ct, quantum := must2(mlkem768.Scheme().Encapsulate(must(mlkem768.Scheme().UnmarshalBinaryPublicKey(must(unb64(h.PQPub))))))
+		pqCt := s.dialect.b64(ct)
+		members["pqCt"] = pqCt
+		transcript += "|pP=" + h.PQPub + "|pC=" + pqCt
+		shared = append(shared, quantum...)
+	}
+	members["signature"] = naiveSign(s.key, transcript)
 	s.mu.Lock()
 	s.sessions[sid] = naiveKeys(shared, transcript, sid)
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	w.Write(s.dialect.json(map[string]any{"v": 1, "sid": sid, "encPub": encPub, "expiresAt": exp, "signature": naiveSign(s.key, transcript)}))
+	w.Write(s.dialect.json(members))
 }
 
 func (s *naiveServer) serveCall(w http.ResponseWriter, r *http.Request) {

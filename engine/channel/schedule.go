@@ -28,7 +28,8 @@ func newSealed(key []byte) sealed {
 // keys is one session's traffic secrets, the same on both sides. Safe for
 // concurrent use.
 type keys struct {
-	sid string // as the server wrote it
+	sid    string // as the server wrote it
+	hybrid bool   // the post-quantum exchange took part
 
 	mu       sync.Mutex
 	requests sealed       // client to server
@@ -36,7 +37,7 @@ type keys struct {
 }
 
 // newKeys is the key schedule, section 3. ikm, which the caller destroys, is
-// the X25519 secret alone in version 1.
+// the X25519 secret, and in a hybrid handshake ML-KEM's after it (section 10).
 func newKeys(ikm secret.Bytes, transcript []byte, sid string) *keys {
 	salt := sha256.Sum256(transcript)
 	prk := extract(ikm.Expose(), salt[:])

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,8 +26,12 @@ type TransportConfig struct {
 	Base   http.RoundTripper // nil: one of our own, shared
 	Peer   *url.URL          // scheme, host and an optional path prefix
 	Pinned address.Address   // the agent's address, stored at pairing
-	Now    func() time.Time  // nil: time.Now
-	Rand   io.Reader         // nil: crypto/rand; safe for concurrent use
+	Hybrid Hybrid            // the post-quantum exchange
+	// OnHybrid is called after the first handshake with the post-quantum
+	// exchange, so that it can be pinned.
+	OnHybrid func()
+	Now      func() time.Time // nil: time.Now
+	Rand     io.Reader        // nil: crypto/rand; safe for concurrent use
 }
 
 // Transport is the client (PROTOCOL.md section 8): an http.RoundTripper that
@@ -42,6 +47,7 @@ type Transport struct {
 	session  *url.URL // where handshakes go
 	calls    *url.URL // where calls go
 	sessions *pool
+	hybrid   atomic.Bool // the peer has shown that it has it
 }
 
 // NewTransport returns a transport without sessions. It panics when Peer or
@@ -73,7 +79,7 @@ func endpoint(peer *url.URL, path string) *url.URL {
 // RoundTrip sends req through the channel. A streaming answer's body returns
 // bytes as soon as their frame was opened, and ErrTruncated unless the answer
 // was whole. Errors: ErrPeerMustUpgrade, ErrUnknownAgent, *IdentityMismatch,
-// ErrSessionLost, ErrReplay, ErrTruncated, ErrReordered, ErrAfterFin,
+// ErrSessionLost, ErrNotHybrid, ErrReplay, ErrTruncated, ErrReordered, ErrAfterFin,
 // ErrDecrypt, ErrMalformed, ErrTooLarge, ErrForeignURL, ErrClosed,
 // *StatusError, or what Base returns.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -268,7 +274,6 @@ func statusError(outer *http.Response) *StatusError {
 		switch {
 		case name == "error" && d.PeekKind() == jsontext.KindString:
 			_, err := setText(&e.text, d)
-			e.Code = e.text // a relay's own answers, and the routes', have it here
 			return err
 		case name == "error" && d.PeekKind() == jsontext.KindBeginObject:
 			return readObject(d, func(name string, d *jsontext.Decoder) error {
@@ -299,6 +304,11 @@ func (t *Transport) handshake(ctx context.Context) (*line, error) {
 		return nil, err
 	}
 	defer init.drop()
+	if t.config.Hybrid != HybridOff {
+		if err := init.propose(t.config.Rand); err != nil {
+			return nil, err
+		}
+	}
 	outer, err := t.post(ctx, t.session, init.hello.append(nil))
 	if err != nil {
 		return nil, err
@@ -314,6 +324,13 @@ func (t *Transport) handshake(ctx context.Context) (*line, error) {
 	keys, expires, err := init.finish(body, t.config.Now())
 	if err != nil {
 		return nil, err
+	}
+	switch {
+	case keys.hybrid && !t.hybrid.Swap(true) && t.config.OnHybrid != nil:
+		t.config.OnHybrid()
+	case !keys.hybrid && (t.config.Hybrid == HybridRequired || t.hybrid.Load()):
+		keys.destroy()
+		return nil, ErrNotHybrid
 	}
 	return &line{keys: keys, expires: expires}, nil
 }

@@ -1,6 +1,7 @@
 package channel_test
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"encoding/hex"
 	"encoding/json"
@@ -87,7 +88,7 @@ type vector map[string]any
 func TestVectorsAreCurrent(t *testing.T) {
 	t.Parallel()
 	for name, v := range map[string][]vector{
-		"hello": helloVectors(), "handshake": handshakeVectors(), "calls": callVectors(),
+		"hello": helloVectors(), "handshake": handshakeVectors(), "hybrid": hybridVectors(), "calls": callVectors(),
 		"replies": replyVectors(), "inner_requests": innerRequestVectors(), "inner_replies": innerReplyVectors(),
 	} {
 		path := filepath.Join("testdata", "vectors", name+".json")
@@ -111,7 +112,7 @@ func helloVectors() []vector {
 		v = append(v, vector{"name": name, "expect": expect, "hello": hello})
 	}
 	add("success", "known answer", good)
-	add("success", "other order, white space, unknown fields", " {\n \"v\" : 1, \"pqPub\":{\"a\":[1,{}]}, \"nonce\":\""+knownNonce+"\",\"agentAddress\":\""+agentAddress+"\",\"encPub\":\""+knownClient+"\"}\n")
+	add("success", "other order, white space, unknown fields", " {\n \"v\" : 1, \"later\":{\"a\":[1,{}]}, \"nonce\":\""+knownNonce+"\",\"agentAddress\":\""+agentAddress+"\",\"encPub\":\""+knownClient+"\"}\n")
 	add("success", "padding", swap(knownClient, knownClient+"="))
 	add("success", "checksummed address", swap(agentAddress, "0x331565e19602986634610f4B33Ff7ad182860036"))
 	add("success", "address without 0x", swap(agentAddress, agentAddress[2:]))
@@ -148,6 +149,16 @@ func helloVectors() []vector {
 	add("malformed", "encPub with a line break", swap(knownClient, knownClient[:20]+`\n`+knownClient[20:]))
 	add("malformed", "nonce of 15 bytes", swap(knownNonce, knownNonce[:20]))
 	add("malformed", "nonce of 17 bytes", swap(knownNonce, knownNonce+"A"))
+	offer := func(pqPub string) string { return swap(`,"v":1`, `,"pqPub":`+pqPub+`,"v":1`) }
+	add("success", "a post-quantum offer", offer(`"`+knownPQPub()+`"`))
+	add("success", "an offer in another order", `{"pqPub":"`+knownPQPub()+`=","v":1,"agentAddress":"`+agentAddress+`","encPub":"`+knownClient+`","nonce":"`+knownNonce+`"}`)
+	add("invalid_request", "an offer that is a number", offer("7"))
+	add("success", "an offer that is null is none", offer("null"))
+	add("invalid_request", "two offers", offer(`"`+knownPQPub()+`","pqPub":"`+knownPQPub()+`"`))
+	add("malformed", "an empty offer", offer(`""`))
+	add("malformed", "an offer of 1183 bytes", offer(`"`+dialect{}.b64(make([]byte, 1183))+`"`))
+	add("malformed", "an offer of 1185 bytes", offer(`"`+dialect{}.b64(make([]byte, 1185))+`"`))
+	add("malformed", "an offer whose coefficients are not reduced", offer(`"`+dialect{}.b64(bytes.Repeat([]byte{0xff}, 1184))+`"`))
 	for i, point := range lowOrder {
 		add("malformed", fmt.Sprintf("low-order point %d", i), swap(knownClient, dialect{}.b64(unhex(point))))
 	}

@@ -175,6 +175,9 @@ func checkKeys(t *testing.T, got *keys, c2s, s2c, replyKey string) {
 	if err != nil || !slices.Equal(a, b) {
 		t.Error("c2s differs")
 	}
+	if replyKey == "" {
+		replyKey = hex.EncodeToString(expand(want.replies.Expose(), replyKeyLabel+"1"))
+	}
 	var nonce [nonceSize]byte
 	key := newSealed(unhex(t, replyKey))
 	if !slices.Equal(got.replyKey(1)().Seal(nil, nonce[:], nil, nil), key().Seal(nil, nonce[:], nil, nil)) {

@@ -99,8 +99,8 @@ var relayWords = map[string]string{
 // describeRelay tells what a call through the relay, or the channel, met.
 func describeRelay(e *Error, err error) {
 	if st, ok := errors.AsType[*channel.StatusError](err); ok {
-		if text, known := relayWords[st.Code]; known {
-			e.Code, e.Message, e.Exit = st.Code, text, exitUnreachable
+		if text, known := relayWords[st.Word()]; known {
+			e.Code, e.Message, e.Exit = st.Word(), text, exitUnreachable
 		} else if st.Status == http.StatusBadGateway || st.Status == http.StatusServiceUnavailable || st.Status == http.StatusGatewayTimeout {
 			e.Code, e.Exit = "unreachable", exitUnreachable
 		}
