@@ -113,6 +113,7 @@ func (a *app) root() *cobra.Command {
 	a.memoryCommands(root)
 	a.peerCommands(root)
 	a.approvalCommands(root)
+	a.relayCommands(root)
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes, Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(a.Stdout, exitCodes) }})
 	root.InitDefaultCompletionCmd()
 	return root

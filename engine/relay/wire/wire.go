@@ -173,7 +173,7 @@ func (f *Frame) valid() bool {
 	case StreamEnd, Cancel:
 		return f.validID()
 	case Request:
-		return f.validID() && f.Method != "" && f.Path != "" && validHeaders(f.Headers)
+		return f.validID() && f.Method != "" && f.Path != "" && f.Headers != nil // how many, the caller decides
 	case Auth:
 		return validNonce(f.Nonce) && len(f.Agents) <= 1<<16
 	case AddAgent:
@@ -253,5 +253,10 @@ func (f *Frame) WellFormed() bool {
 			return false
 		}
 	}
-	return f.Type == Auth && f.Timestamp != 0
+	return f.Type == Auth && f.Agents != nil && f.Nonce != "" && f.Timestamp != 0
+}
+
+// WellFormedAddition is WellFormed for add_agent.
+func (f *Frame) WellFormedAddition() bool {
+	return f.Type == AddAgent && addressForm.MatchString(f.Address) && signatureForm.MatchString(f.Signature) && f.Nonce != "" && f.Timestamp != 0
 }
