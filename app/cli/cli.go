@@ -112,8 +112,8 @@ func (a *app) root() *cobra.Command {
 	a.chatCommands(root)
 	a.memoryCommands(root)
 	a.peerCommands(root)
-	a.relayCommands(root)
 	a.approvalCommands(root)
+	a.relayCommands(root)
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes, Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(a.Stdout, exitCodes) }})
 	root.InitDefaultCompletionCmd()
 	return root

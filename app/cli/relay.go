@@ -40,7 +40,7 @@ func (a *app) relayCommands(root *cobra.Command) {
 			return a.result(r, func() { a.showRelays(r) })
 		})
 	})
-	root.AddCommand(parent("peers", "relay", "Reach agents from other networks", enable, disable, status))
+	root.AddCommand(parent("peers", "relay", "Reach your agents from other networks, or run a relay", enable, disable, status, a.relayServeCommand()))
 }
 
 func (a *app) showRelays(r control.Relays) {

@@ -253,5 +253,10 @@ func (f *Frame) WellFormed() bool {
 			return false
 		}
 	}
-	return f.Type == Auth && f.Timestamp != 0
+	return f.Type == Auth && f.Agents != nil && f.Nonce != "" && f.Timestamp != 0
+}
+
+// WellFormedAddition is WellFormed for add_agent.
+func (f *Frame) WellFormedAddition() bool {
+	return f.Type == AddAgent && addressForm.MatchString(f.Address) && signatureForm.MatchString(f.Signature) && f.Nonce != "" && f.Timestamp != 0
 }

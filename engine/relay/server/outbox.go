@@ -1,0 +1,105 @@
+package server
+
+import (
+	"context"
+	"sync"
+)
+
+// outbox sends the frames of a tunnel in order. It has a goroutine only while
+// there is something to send.
+type outbox struct {
+	conn conn
+
+	mu      sync.Mutex
+	queue   [][]byte
+	bytes   int
+	running bool
+	closed  bool // nothing more is taken
+	broken  bool // nothing more is sent
+	code    int  // to close with, once the queue is empty
+	reason  string
+	done    sync.WaitGroup
+}
+
+// put queues a frame. It reports false when the tunnel is closing, or its host
+// does not read.
+func (o *outbox) put(raw []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed || o.bytes+len(raw) > maxOutgoing {
+		return false
+	}
+	o.addLocked(raw)
+	return true
+}
+
+func (o *outbox) addLocked(raw []byte) {
+	if raw != nil {
+		o.queue = append(o.queue, raw)
+		o.bytes += len(raw)
+	}
+	if !o.running {
+		o.running = true
+		o.done.Go(o.run)
+	}
+}
+
+// shut sends what is queued, then last, and closes. Only the first counts.
+func (o *outbox) shut(code int, reason string, last []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	o.closed, o.code, o.reason = true, code, reason
+	o.addLocked(last)
+}
+
+// abort closes at once.
+func (o *outbox) abort() {
+	o.mu.Lock()
+	o.closed, o.broken, o.queue, o.bytes = true, true, nil, 0
+	o.mu.Unlock()
+	o.conn.Abort()
+}
+
+// next takes a frame; nil when there is none.
+func (o *outbox) next() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.queue) == 0 {
+		o.running = false
+		return nil
+	}
+	raw := o.queue[0]
+	o.queue[0] = nil
+	o.queue = o.queue[1:]
+	o.bytes -= len(raw)
+	return raw
+}
+
+func (o *outbox) run() {
+	for {
+		raw := o.next()
+		if raw == nil {
+			break
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), writeTime)
+		err := o.conn.Write(ctx, raw)
+		cancel()
+		if err != nil {
+			o.abort()
+		}
+	}
+	o.mu.Lock()
+	last := o.closed && !o.broken && !o.running && o.code != 0
+	code := o.code
+	if last {
+		o.code = 0
+	}
+	o.mu.Unlock()
+	if last {
+		_ = o.conn.Close(code, o.reason) // it may be gone
+		o.conn.Abort()
+	}
+}
