@@ -30,7 +30,7 @@ func (a *app) typed(text string) string {
 		program = "osaurus"
 	}
 	for _, arg := range a.Args {
-		if arg == "--home" || strings.HasPrefix(arg, "--home=") {
+		if a.home != "" && (arg == "--home" || strings.HasPrefix(arg, "--home=")) { // a command that is not known has not found it
 			home = " --home " + quoted(a.home)
 		}
 	}
