@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build demo test check bench bench-check fuzz soak clean
+.PHONY: run build demo test check bench bench-check fuzz models soak clean
 
 run: build
 	@build/osaurus serve
@@ -28,6 +28,9 @@ bench-check:
 TIME ?= 10s
 fuzz:
 	@go run ./scripts/fuzz -time $(TIME)
+
+models:
+	@go run ./scripts/models
 
 # Up to half an hour: kills, faults and large stores.
 soak:

@@ -34,6 +34,7 @@ var suites = []suite{
 	{"darwin-types", "macOS code type-checks for arm64 and amd64", darwinTypes},
 	{"darwin-build", "packages without cgo build for macOS", darwinBuild},
 	{"lint", "golangci-lint", lint},
+	{"models", "protocol models and their broken variants, with spin", models},
 	{"test", "every test under the race detector, fuzz seeds included", goTest("-race", "./...")},
 	{"demo", "two hosts, one paired run, every refusal", command("go", "run", "./scripts/demo")},
 }

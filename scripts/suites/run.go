@@ -16,6 +16,7 @@ var debian = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"cc", "gcc"},
 	{"strace", "strace"},
+	{"spin", "spin"},
 	{"redis-server", "redis-server"},
 }
 
@@ -151,6 +152,14 @@ func lint(t *tally) error {
 		return fmt.Errorf("building golangci-lint: %w\n%s", err, out)
 	}
 	return command(bin, "run", "--timeout", "15m", "./...")(t)
+}
+
+func models(t *tally) error {
+	if _, err := exec.LookPath("spin"); err != nil {
+		t.skip("spin is missing")
+		return nil
+	}
+	return command("go", "run", "./scripts/models")(t)
 }
 
 // goTest runs go test with -json and counts every test and subtest.
