@@ -53,7 +53,9 @@ type StoreIssue struct {
 	Issue storage.IssueKind `json:"issue"`
 }
 
-// RecoverStore names what the owner wants for a store: retry, reset or accept.
+// RecoverStore names what the owner wants for a store: retry, reset or accept;
+// or for all whose key is missing, without a store: retry, identity or
+// start-over.
 type RecoverStore struct {
 	Store  storage.ID `json:"store"`
 	Action string     `json:"action"`
@@ -127,14 +129,22 @@ func (s *Server) storageOps() {
 
 func (s *Server) recoverStore(ctx context.Context, in RecoverStore) error {
 	switch in.Action {
+	case "identity":
+		return s.engine.RestoreStorageKey(ctx)
+	case "start-over":
+		_, err := s.engine.Storage.StartOver(ctx)
+		return err
 	case "retry":
+		if in.Store == "" {
+			return s.engine.Storage.Prewarm(ctx)
+		}
 		return s.engine.Storage.Retry(ctx, in.Store)
 	case "reset":
 		return s.engine.Storage.Reset(ctx, in.Store)
 	case "accept":
 		return s.engine.Storage.Accept(ctx, in.Store)
 	}
-	return fault.WithText(fault.Usage, "a store is recovered by retry, reset or accept")
+	return fault.WithText(fault.Usage, "stores are recovered by retry, reset, accept, identity or start-over")
 }
 
 func (s *Server) operate(ctx context.Context, in StorageOrder, progress func(storage.Progress)) (StorageDone, error) {

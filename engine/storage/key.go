@@ -86,6 +86,11 @@ func (s *Storage) keyError() error {
 func (s *Storage) load(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.reload(ctx)
+}
+
+// reload is load for a caller that holds s.mu.
+func (s *Storage) reload(ctx context.Context) error {
 	if err := s.loadKeys(ctx); err != nil {
 		return err
 	}
@@ -122,7 +127,7 @@ func (s *Storage) loadKeys(ctx context.Context) error {
 // noKey tells a root that never had a key from one whose key is gone. The
 // caller holds s.mu.
 func (s *Storage) noKey() error {
-	encrypted, err := encryptedDataExists(s.root)
+	encrypted, err := s.encryptedDataExists()
 	if err != nil {
 		return err
 	}
