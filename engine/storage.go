@@ -105,8 +105,12 @@ func (e *Engine) maintain(ctx context.Context) {
 	}
 }
 
-func (e *Engine) storageFindings() []Finding {
-	s, err := e.Storage.Status()
+func (e *Engine) storageFindings(ctx context.Context) []Finding {
+	err := e.Storage.Probe(ctx)
+	var s storage.Status
+	if err == nil {
+		s, err = e.Storage.Status()
+	}
 	if err != nil {
 		return []Finding{{"storage", "error", "The stores cannot be listed", err.Error(), "osaurus storage status"}}
 	}

@@ -26,7 +26,7 @@ var recoveries = []recovery{
 
 func (a *app) recoverStore() *cobra.Command {
 	chosen := make([]bool, len(recoveries))
-	c := command("", "recover [STORE]", "Open a store again, set it aside, accept a plaintext one; or bring back the key", "  osaurus storage recover memory --retry\n  osaurus storage recover memory --reset\n  osaurus storage recover --from-identity", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+	c := command("", "recover [STORE]", "Open a store that stays closed, set it aside, or bring back the key", "  osaurus storage recover memory --retry\n  osaurus storage recover memory --reset\n  osaurus storage recover --from-identity", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
 		var store storage.ID
 		example := "osaurus storage recover --retry"
 		if len(args) == 1 {

@@ -62,7 +62,12 @@ type RecoverStore struct {
 }
 
 func (s *Server) storageOps() {
-	op(s, "storage/status", func(context.Context, Empty) (storage.Status, error) { return s.engine.Storage.Status() })
+	op(s, "storage/status", func(ctx context.Context, _ Empty) (storage.Status, error) {
+		if err := s.engine.Storage.Probe(ctx); err != nil {
+			return storage.Status{}, err
+		}
+		return s.engine.Storage.Status()
+	})
 	op(s, "storage/quarantine", func(context.Context, Empty) ([]storage.Quarantined, error) { return s.engine.Storage.Quarantine() })
 	do(s, "storage/recover", s.recoverStore)
 	op(s, "storage/remains", func(context.Context, Empty) ([]storage.Remains, error) { return s.engine.Storage.Remains() })

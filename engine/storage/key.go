@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -169,9 +170,25 @@ func (s *Storage) loadRecords(ctx context.Context) {
 	if err == nil && json.Unmarshal(text, &r) == nil && r.Mode == PosturePlaintext {
 		s.posture = PosturePlaintext
 	}
+	if err == nil {
+		s.mendPostureCopy(text)
+	}
 	older := errors.Is(err, fault.KeyNotFound) // no host of this kind was here
 	s.manifest, err = readManifest(s.file(manifestFile), s.keys)
 	s.trusted = err == nil || missing(err) && (s.keyState == KeyFresh || older)
+}
+
+// mendPostureCopy reports a readable copy that says something else than the
+// record, and writes it again: the record is what counts.
+func (s *Storage) mendPostureCopy(record []byte) {
+	copied, err := readState(s.file(postureFile))
+	if err == nil && bytes.Equal(copied, record) {
+		return
+	}
+	if !missing(err) {
+		s.log("storage.posture_copy_differs", slog.String("mode", string(s.posture)))
+	}
+	_ = s.disk.ReplaceBytes(s.file(postureFile), record) // the next start tries again
 }
 
 // adopt records what an older host left, once: with a key but no posture

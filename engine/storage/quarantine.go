@@ -217,6 +217,11 @@ func (s *Storage) Retry(ctx context.Context, id ID) error {
 	if id.path() == "" {
 		return fault.WithText(fault.Usage, "no such store")
 	}
+	return s.try(ctx, id)
+}
+
+// try opens a store, which notes what stands in its way.
+func (s *Storage) try(ctx context.Context, id ID) error {
 	s.mu.Lock()
 	st := s.stores[id]
 	s.mu.Unlock()

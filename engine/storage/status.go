@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"context"
+	"errors"
 	"slices"
 
 	"osaurus/engine/storage/dek"
@@ -40,6 +42,30 @@ type StoreStatus struct {
 	State  string    `json:"state"`
 	Issue  IssueKind `json:"issue,omitempty"`
 	Next   string    `json:"next,omitempty"`
+}
+
+// Probe opens every store that should open as it is, so that Status knows those
+// that do not. While an operation runs it does nothing.
+func (s *Storage) Probe(ctx context.Context) error {
+	if s.gate.shutOrShutting() {
+		return nil
+	}
+	s.mu.Lock()
+	ids, err := found(s.root)
+	ids = slices.DeleteFunc(ids, func(id ID) bool {
+		sit, err := s.look(id)
+		act, _ := decide(sit)
+		_, open := s.inUse.Load(id)
+		return open || err != nil || act != openEncrypted && act != openPlain
+	})
+	s.mu.Unlock()
+	for _, id := range ids {
+		var issue Issue
+		if e := s.try(ctx, id); e != nil && !errors.As(e, &issue) { // an issue is noted
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 // Status looks at every store without opening any. While an operation runs it
