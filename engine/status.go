@@ -58,7 +58,7 @@ func (e *Engine) Status(ctx context.Context) Status {
 	if e.log != nil {
 		s.LogSeq = e.log.Head().Seq
 	}
-	s.Findings = slices.Concat(e.identityFindings(id, idErr), e.keyFindings(), e.storageFindings(), e.serviceFindings(), e.relayFindings())
+	s.Findings = slices.Concat(e.identityFindings(id, idErr), e.keyFindings(), e.storageFindings(ctx), e.serviceFindings(), e.relayFindings())
 	return s
 }
 

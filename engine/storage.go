@@ -31,6 +31,19 @@ func (e *Engine) RotateStorage(ctx context.Context, fromMaster bool, progress fu
 	return e.Storage.Rotate(ctx, o)
 }
 
+// RestoreStorageKey brings back a storage key that was derived from the
+// identity, which may ask the owner.
+func (e *Engine) RestoreStorageKey(ctx context.Context) error {
+	master, err := e.Account.Unlock(ctx, "restore the storage key")
+	if err != nil {
+		return err
+	}
+	defer master.Destroy()
+	material := master.StorageMaterial()
+	defer material.Destroy()
+	return e.Storage.RestoreKey(ctx, material)
+}
+
 // ExportStorage writes everything that is stored to a folder outside the home:
 // as files, as one tar, or as a tar encrypted to age recipients.
 func (e *Engine) ExportStorage(ctx context.Context, dest string, tar bool, recipients []string, progress func(storage.Progress)) (storage.Exported, error) {
@@ -92,22 +105,26 @@ func (e *Engine) maintain(ctx context.Context) {
 	}
 }
 
-func (e *Engine) storageFindings() []Finding {
-	s, err := e.Storage.Status()
+func (e *Engine) storageFindings(ctx context.Context) []Finding {
+	err := e.Storage.Probe(ctx)
+	var s storage.Status
+	if err == nil {
+		s, err = e.Storage.Status()
+	}
 	if err != nil {
 		return []Finding{{"storage", "error", "The stores cannot be listed", err.Error(), "osaurus storage status"}}
 	}
 	var f []Finding
 	switch s.Key.State {
 	case storage.KeyMissing:
-		f = append(f, Finding{"storage-key", "error", "The storage key is missing", "Encrypted data is here, but the keystore has no key for it. Nothing is written, so that nothing is lost. Bring back the keystore this home was made with.", "osaurus storage status"})
+		f = append(f, Finding{"storage-key", "error", "The storage key is missing", s.Key.State.Explain(), s.Key.Next})
 	case storage.KeyLocked:
-		f = append(f, Finding{"storage-key", "error", "The storage key is not available", "What is stored stays closed until the keystore answers.", "osaurus storage recover chat-history --retry"})
+		f = append(f, Finding{"storage-key", "error", "The storage key is not available", s.Key.State.Explain(), s.Key.Next})
 	case storage.KeyReady, storage.KeyFresh:
 	}
 	for _, st := range s.Stores {
-		if st.State == storage.StateRefused {
-			f = append(f, Finding{"store", "error", "The store " + string(st.ID) + " stays closed: " + string(st.Issue), st.Issue.Explain(), st.Next})
+		if st.State == storage.StateRefused && !st.Waits() {
+			f = append(f, Finding{"store", "error", "The store " + string(st.ID) + " stays closed: " + string(st.Issue), st.Explain(), st.Next})
 		}
 	}
 	if left, err := e.Storage.Remains(); err == nil {

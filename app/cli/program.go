@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -36,18 +37,18 @@ func (a *app) typed(text string) string {
 	}
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		at := strings.Index(line, "osaurus ")
-		if at < 0 || at > 0 && !strings.HasSuffix(line[:at], "  ") && !strings.HasSuffix(line[:at], ": ") {
-			continue // prose that names the program
-		}
 		with := program + home
-		if strings.Contains(line[at:], "--home ") {
+		if strings.Contains(line, "--home ") {
 			with = program
 		}
-		lines[i] = line[:at] + with + line[at+len("osaurus"):]
+		lines[i] = commandStart.ReplaceAllString(line, "${1}"+strings.ReplaceAll(with, "$", "$$")+" ")
 	}
 	return strings.Join(lines, "\n")
 }
+
+// commandStart is where a command to type begins. Elsewhere the word is prose that
+// names the program.
+var commandStart = regexp.MustCompile(`(^|  |: )osaurus `)
 
 // quoted makes a path one word of a shell.
 func quoted(path string) string {

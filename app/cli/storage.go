@@ -28,7 +28,7 @@ func (a *app) storageCommands(root *cobra.Command) {
 		}
 		return a.result(all, func() {
 			for _, q := range all {
-				a.out("%s  %s  %s  %s", q.MovedAt.Local().Format(time.DateTime), q.Store, q.Folder, q.Reason)
+				a.out("%s  %s  %s  %s", q.MovedAt.Local().Format(time.DateTime), or(string(q.Store), q.Path), q.Folder, q.Reason)
 			}
 			if len(all) == 0 {
 				a.say("Nothing was set aside.")
@@ -159,40 +159,6 @@ func (a *app) listRemains(ctx context.Context, c *control.Client) error {
 	})
 }
 
-func (a *app) recoverStore() *cobra.Command {
-	var retry, reset, accept bool
-	c := command("", "recover STORE", "Open a store again, set it aside, or accept a plaintext one", "  osaurus storage recover memory --retry\n  osaurus storage recover memory --reset", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		action := ""
-		for name, on := range map[string]bool{"retry": retry, "reset": reset, "accept": accept} {
-			if on && action != "" {
-				return usage("osaurus storage recover "+args[0]+" --retry", "one of --retry, --reset and --accept")
-			}
-			if on {
-				action = name
-			}
-		}
-		switch action {
-		case "":
-			return usage("osaurus storage recover "+args[0]+" --retry", "say --retry, --reset or --accept")
-		case "reset":
-			if err := a.confirm("The store is set aside under quarantine/ and starts empty."); err != nil {
-				return err
-			}
-		case "accept":
-			if err := a.confirm("The plaintext file is taken for yours and encrypted."); err != nil {
-				return err
-			}
-		}
-		return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
-			return c.RecoverStore(ctx, control.RecoverStore{Store: storage.ID(args[0]), Action: action})
-		})
-	})
-	c.Flags().BoolVar(&retry, "retry", false, "ask the keystore again and open the store")
-	c.Flags().BoolVar(&reset, "reset", false, "set the store aside, deleting nothing, and start empty")
-	c.Flags().BoolVar(&accept, "accept", false, "take a plaintext file that appeared for yours")
-	return c
-}
-
 func (a *app) showStorage(s storage.Status) {
 	a.out("databases   %s", s.Posture)
 	switch s.Key.State {
@@ -205,6 +171,7 @@ func (a *app) showStorage(s storage.Status) {
 		a.out("key         made when something is stored")
 	case storage.KeyLocked, storage.KeyMissing:
 		a.out("key         %s", a.term.paint(red, string(s.Key.State)))
+		a.out("    %s\n    next: %s", s.Key.State.Explain(), a.typed(s.Key.Next))
 	}
 	if s.Operation != "" {
 		a.out("running     %s", s.Operation)
@@ -215,8 +182,12 @@ func (a *app) showStorage(s storage.Status) {
 			state = a.term.paint(red, string(st.Issue))
 		}
 		a.out("%-24s %10s  %-10s %s", st.ID, size(st.Bytes), st.Format, state)
-		if st.State == storage.StateRefused {
-			a.out("    %s\n    next: %s", st.Issue.Explain(), a.typed(st.Next))
+		switch {
+		case st.State != storage.StateRefused:
+		case st.Next == s.Key.Next: // said once
+			a.out("    %s", st.Explain())
+		default:
+			a.out("    %s\n    next: %s", st.Explain(), a.typed(st.Next))
 		}
 	}
 }

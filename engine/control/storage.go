@@ -53,14 +53,21 @@ type StoreIssue struct {
 	Issue storage.IssueKind `json:"issue"`
 }
 
-// RecoverStore names what the owner wants for a store: retry, reset or accept.
+// RecoverStore names what the owner wants for a store: retry, reset or accept;
+// or for all whose key is missing, without a store: retry, identity or
+// start-over.
 type RecoverStore struct {
 	Store  storage.ID `json:"store"`
 	Action string     `json:"action"`
 }
 
 func (s *Server) storageOps() {
-	op(s, "storage/status", func(context.Context, Empty) (storage.Status, error) { return s.engine.Storage.Status() })
+	op(s, "storage/status", func(ctx context.Context, _ Empty) (storage.Status, error) {
+		if err := s.engine.Storage.Probe(ctx); err != nil {
+			return storage.Status{}, err
+		}
+		return s.engine.Storage.Status()
+	})
 	op(s, "storage/quarantine", func(context.Context, Empty) ([]storage.Quarantined, error) { return s.engine.Storage.Quarantine() })
 	do(s, "storage/recover", s.recoverStore)
 	op(s, "storage/remains", func(context.Context, Empty) ([]storage.Remains, error) { return s.engine.Storage.Remains() })
@@ -127,14 +134,22 @@ func (s *Server) storageOps() {
 
 func (s *Server) recoverStore(ctx context.Context, in RecoverStore) error {
 	switch in.Action {
+	case "identity":
+		return s.engine.RestoreStorageKey(ctx)
+	case "start-over":
+		_, err := s.engine.Storage.StartOver(ctx)
+		return err
 	case "retry":
+		if in.Store == "" {
+			return s.engine.Storage.Prewarm(ctx)
+		}
 		return s.engine.Storage.Retry(ctx, in.Store)
 	case "reset":
 		return s.engine.Storage.Reset(ctx, in.Store)
 	case "accept":
 		return s.engine.Storage.Accept(ctx, in.Store)
 	}
-	return fault.WithText(fault.Usage, "a store is recovered by retry, reset or accept")
+	return fault.WithText(fault.Usage, "stores are recovered by retry, reset, accept, identity or start-over")
 }
 
 func (s *Server) operate(ctx context.Context, in StorageOrder, progress func(storage.Progress)) (StorageDone, error) {

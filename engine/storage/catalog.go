@@ -122,9 +122,10 @@ var unread = []string{"container", "artifacts", "cache", "runtime"}
 
 var errFound = errors.New("found")
 
-// encryptedDataExists reports whether anything under root may have been
+// encryptedDataExists reports whether anything under the root may have been
 // encrypted: then a missing key is a lost key. When in doubt it says yes.
-func encryptedDataExists(root string) (bool, error) {
+func (s *Storage) encryptedDataExists() (bool, error) {
+	root := s.root
 	for _, name := range []string{manifestFile, journalFile, provisioned, saltFile} {
 		if exists(filepath.Join(root, name)) {
 			return true, nil
@@ -135,7 +136,7 @@ func encryptedDataExists(root string) (bool, error) {
 		return false, err
 	}
 	for _, id := range ids {
-		format, _, err := sqlcipher.Detect(filepath.Join(root, filepath.FromSlash(id.path())))
+		format, err := s.sniff(id)
 		if err != nil || format == sqlcipher.Encrypted || format == sqlcipher.Foreign {
 			return true, nil //nolint:nilerr // what cannot be looked at may be encrypted
 		}

@@ -68,11 +68,11 @@ func (s *Storage) copyStore(ctx context.Context, src, dst sqlcipher.File, p sqlc
 
 // room asks for times the size of a file and the spare.
 func (s *Storage) room(path string, times int64) error {
-	_, size, err := sqlcipher.Detect(path)
+	info, err := disk.Regular(path)
 	if err != nil {
 		return err
 	}
-	return s.roomFor(times * size)
+	return s.roomFor(times * info.Size())
 }
 
 func (s *Storage) roomFor(bytes int64) error {

@@ -130,7 +130,7 @@ func decidePlaintext(s situation) (action, IssueKind) {
 		return refuse, IssueUnexpectedPlaintext
 	case s.posture == PosturePlaintext:
 		return openPlain, ""
-	case !s.recorded && !s.trusted:
+	case !s.trusted && (!s.recorded || s.key == KeyReady): // what a record without proof says is no reason
 		return refuse, IssueUnexpectedPlaintext
 	case s.key == KeyReady || s.key == KeyFresh:
 		return encryptThen, ""

@@ -31,6 +31,8 @@ func TestOpeningTable(t *testing.T) {
 		"older host's":                         {s{posture: enc, key: KeyFresh, format: sqlcipher.Plaintext, trusted: true}, encryptThen, ""},
 		"restored beside a key":                {s{posture: enc, key: KeyReady, format: sqlcipher.Plaintext, trusted: true}, encryptThen, ""},
 		"on record as plaintext":               {s{posture: enc, key: KeyReady, format: sqlcipher.Plaintext, recorded: true, trusted: true}, encryptThen, ""},
+		"on a record that nothing proves":      {s{posture: enc, key: KeyReady, format: sqlcipher.Plaintext, recorded: true}, refuse, IssueUnexpectedPlaintext},
+		"on record, key missing":               {s{posture: enc, key: KeyMissing, format: sqlcipher.Plaintext, recorded: true}, openPlain, ""},
 		"plaintext, manifest lost":             {s{posture: enc, key: KeyReady, format: sqlcipher.Plaintext}, refuse, IssueUnexpectedPlaintext},
 		"plaintext swapped in":                 {s{posture: enc, key: KeyReady, format: sqlcipher.Plaintext, recorded: true, sealed: true, trusted: true}, refuse, IssueUnexpectedPlaintext},
 		"plaintext swapped in, plaintext wish": {s{posture: pln, key: KeyReady, format: sqlcipher.Plaintext, recorded: true, sealed: true, trusted: true}, refuse, IssueUnexpectedPlaintext},

@@ -76,6 +76,13 @@ func (g *gate) shut(ctx context.Context) error {
 	return nil
 }
 
+// shutOrShutting reports whether entering would wait.
+func (g *gate) shutOrShutting() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}
+
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

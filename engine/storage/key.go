@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,6 +87,11 @@ func (s *Storage) keyError() error {
 func (s *Storage) load(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.reload(ctx)
+}
+
+// reload is load for a caller that holds s.mu.
+func (s *Storage) reload(ctx context.Context) error {
 	if err := s.loadKeys(ctx); err != nil {
 		return err
 	}
@@ -122,7 +128,7 @@ func (s *Storage) loadKeys(ctx context.Context) error {
 // noKey tells a root that never had a key from one whose key is gone. The
 // caller holds s.mu.
 func (s *Storage) noKey() error {
-	encrypted, err := encryptedDataExists(s.root)
+	encrypted, err := s.encryptedDataExists()
 	if err != nil {
 		return err
 	}
@@ -164,9 +170,25 @@ func (s *Storage) loadRecords(ctx context.Context) {
 	if err == nil && json.Unmarshal(text, &r) == nil && r.Mode == PosturePlaintext {
 		s.posture = PosturePlaintext
 	}
+	if err == nil {
+		s.mendPostureCopy(text)
+	}
 	older := errors.Is(err, fault.KeyNotFound) // no host of this kind was here
 	s.manifest, err = readManifest(s.file(manifestFile), s.keys)
 	s.trusted = err == nil || missing(err) && (s.keyState == KeyFresh || older)
+}
+
+// mendPostureCopy reports a readable copy that says something else than the
+// record, and writes it again: the record is what counts.
+func (s *Storage) mendPostureCopy(record []byte) {
+	copied, err := readState(s.file(postureFile))
+	if err == nil && bytes.Equal(copied, record) {
+		return
+	}
+	if !missing(err) {
+		s.log("storage.posture_copy_differs", slog.String("mode", string(s.posture)))
+	}
+	_ = s.disk.ReplaceBytes(s.file(postureFile), record) // the next start tries again
 }
 
 // adopt records what an older host left, once: with a key but no posture

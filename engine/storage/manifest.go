@@ -14,6 +14,7 @@ import (
 	"osaurus/engine/storage/dek"
 	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sealed"
+	"osaurus/engine/storage/sqlcipher"
 )
 
 // The states of a row. A row is written as creating before its file exists
@@ -122,6 +123,9 @@ func readBounded(path string, limit int64) ([]byte, error) {
 
 // record changes one row and writes the manifest. The caller holds s.mu.
 func (s *Storage) record(id ID, change func(*row)) error {
+	if err := s.distrust(); err != nil {
+		return err
+	}
 	r, known := s.manifest.Stores[id]
 	if !known {
 		r = newRow(id, s.now())
@@ -140,8 +144,28 @@ func (s *Storage) writeManifest() error {
 	if s.keyState != KeyReady {
 		return nil
 	}
-	if err := s.manifest.write(s.disk, s.file(manifestFile), s.keys[0]); err != nil {
+	if err := s.distrust(); err != nil {
 		return err
+	}
+	return s.manifest.write(s.disk, s.file(manifestFile), s.keys[0])
+}
+
+// distrust goes before the first write of a manifest that proved nothing: each
+// plaintext store that lies here now is put on record as one that was
+// encrypted, so that only the owner's word lets it in, also after the next
+// start (decisions D5). The caller holds s.mu.
+func (s *Storage) distrust() error {
+	if s.trusted || s.keyState != KeyReady {
+		return nil
+	}
+	ids, err := found(s.root)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if s.posture == PostureEncrypted && s.detect(id) == sqlcipher.Plaintext {
+			s.manifest.Stores[id] = row{Path: id.path(), Format: PostureEncrypted, KeyID: s.keys[0].ID(), State: rowReady, FirstSeen: s.now().Unix()}
+		}
 	}
 	s.trusted = true
 	return nil

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"osaurus/engine/storage/dek"
+	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -75,8 +76,8 @@ func (s *Storage) converge(ctx context.Context, progress func(Progress), done *C
 func (s *Storage) sizeOf(ids []ID) int64 {
 	var total int64
 	for _, id := range ids {
-		if _, size, err := sqlcipher.Detect(s.file(id.path())); err == nil {
-			total += size
+		if info, err := disk.Regular(s.file(id.path())); err == nil {
+			total += info.Size()
 		}
 	}
 	return total

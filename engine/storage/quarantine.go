@@ -33,8 +33,8 @@ type Quarantined struct {
 	KeyID   dek.ID    `json:"key_id"`
 	MovedAt time.Time `json:"moved_at"`
 
-	// Folder is where it lies, below the root.
-	Folder string `json:"-"`
+	// Folder is where it lies, below the root. Its info.json does not say.
+	Folder string `json:"folder,omitempty"`
 }
 
 const quarantineInfo = "info.json"
@@ -75,12 +75,12 @@ func (s *Storage) moveAside(id ID, rel, reason string) (folder string, err error
 		name = path.Base(rel)
 		q.Format, q.KeyID = formatOfFile(file)
 	}
-	q.Folder = path.Join(quarantineDir, now.Format("20060102T150405Z")+"-"+notInNames.ReplaceAllString(name, "_")+"-"+hex.EncodeToString(suffix))
+	folder = path.Join(quarantineDir, now.Format("20060102T150405Z")+"-"+notInNames.ReplaceAllString(name, "_")+"-"+hex.EncodeToString(suffix))
 	text, err := canonjson.Marshal(q)
 	if err != nil {
 		return "", err
 	}
-	dir := s.file(q.Folder)
+	dir := s.file(folder)
 	if err := s.disk.MkdirAll(dir); err != nil {
 		return "", err
 	}
@@ -95,8 +95,8 @@ func (s *Storage) moveAside(id ID, rel, reason string) (folder string, err error
 	if err := errors.Join(s.disk.SyncDir(dir), s.disk.SyncDir(filepath.Dir(file))); err != nil {
 		return "", err
 	}
-	s.log("storage.quarantined", slog.String("path", rel), slog.String("folder", q.Folder))
-	return q.Folder, nil
+	s.log("storage.quarantined", slog.String("path", rel), slog.String("folder", folder))
+	return folder, nil
 }
 
 // formatOfFile is the format of a file that is no database, and the key it
@@ -131,10 +131,11 @@ func (s *Storage) quarantined() ([]Quarantined, error) {
 	}
 	var all []Quarantined
 	for _, e := range entries {
-		q := Quarantined{Folder: path.Join(quarantineDir, e.Name())}
-		if text, err := readState(filepath.Join(s.file(q.Folder), quarantineInfo)); err == nil {
+		var q Quarantined
+		if text, err := readState(s.file(path.Join(quarantineDir, e.Name(), quarantineInfo))); err == nil {
 			_ = canonjson.Unmarshal(text, &q) // one that does not parse is still listed
 		}
+		q.Folder = path.Join(quarantineDir, e.Name())
 		all = append(all, q)
 	}
 	slices.SortFunc(all, func(a, b Quarantined) int { return strings.Compare(a.Folder, b.Folder) })
@@ -216,6 +217,11 @@ func (s *Storage) Retry(ctx context.Context, id ID) error {
 	if id.path() == "" {
 		return fault.WithText(fault.Usage, "no such store")
 	}
+	return s.try(ctx, id)
+}
+
+// try opens a store, which notes what stands in its way.
+func (s *Storage) try(ctx context.Context, id ID) error {
 	s.mu.Lock()
 	st := s.stores[id]
 	s.mu.Unlock()

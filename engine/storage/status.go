@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"context"
+	"errors"
 	"slices"
 
 	"osaurus/engine/storage/dek"
@@ -20,6 +22,7 @@ type KeyStatus struct {
 	State    KeyState `json:"state"`
 	ID       string   `json:"id,omitempty"`
 	Keystore string   `json:"keystore"` // how strong the keystore is (decisions D10)
+	Next     string   `json:"next,omitempty"`
 }
 
 // The states of a store in a Status.
@@ -41,6 +44,30 @@ type StoreStatus struct {
 	Next   string    `json:"next,omitempty"`
 }
 
+// Probe opens every store that should open as it is, so that Status knows those
+// that do not. While an operation runs it does nothing.
+func (s *Storage) Probe(ctx context.Context) error {
+	if s.gate.shutOrShutting() {
+		return nil
+	}
+	s.mu.Lock()
+	ids, err := found(s.root)
+	ids = slices.DeleteFunc(ids, func(id ID) bool {
+		sit, err := s.look(id)
+		act, _ := decide(sit)
+		_, open := s.inUse.Load(id)
+		return open || err != nil || act != openEncrypted && act != openPlain
+	})
+	s.mu.Unlock()
+	for _, id := range ids {
+		var issue Issue
+		if e := s.try(ctx, id); e != nil && !errors.As(e, &issue) { // an issue is noted
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
 // Status looks at every store without opening any. While an operation runs it
 // is what was before it.
 func (s *Storage) Status() (Status, error) {
@@ -54,6 +81,7 @@ func (s *Storage) Status() (Status, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	out.Key.Next = key.State.next(exists(s.file(saltFile)))
 	ids, err := s.known()
 	if err != nil {
 		return Status{}, err
@@ -86,7 +114,7 @@ func (s *Storage) known() ([]ID, error) {
 func (s *Storage) statusOf(id ID) StoreStatus {
 	st := StoreStatus{ID: id, Path: id.path(), State: StateReady}
 	sit, err := s.look(id)
-	_, st.Bytes, _ = sqlcipher.Detect(s.file(id.path())) //nolint:errcheck // look has its error
+	st.Bytes = s.sizeOf([]ID{id})
 	st.Format = sit.format.String()
 	act, kind := decide(sit)
 	switch {
@@ -101,10 +129,56 @@ func (s *Storage) statusOf(id ID) StoreStatus {
 	case encryptThen, rekeyThen:
 		st.State = StateConverts
 	case refuse:
-		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.keyState)
+		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.keyState, exists(s.file(saltFile)))
 	case openPlain, openEncrypted:
 	}
 	return st
+}
+
+// next is the command that helps with a key that is not at hand; derived says
+// that the identity gives it again.
+func (k KeyState) next(derived bool) string {
+	switch k {
+	case KeyLocked:
+		return "osaurus storage recover --retry"
+	case KeyMissing:
+		if derived {
+			return "osaurus storage recover --from-identity"
+		}
+		return "bring back " + keystoreName + ", then: osaurus storage recover --retry; if it is lost for good: osaurus storage recover --start-over"
+	case KeyReady, KeyFresh:
+	}
+	return ""
+}
+
+// keystoreName is how people are told of the keystore.
+const keystoreName = "the keystore this home was made with"
+
+// Explain says in plain words what is the matter with the key.
+func (k KeyState) Explain() string {
+	switch k {
+	case KeyLocked:
+		return "The keystore does not answer now. What is stored stays closed until it does."
+	case KeyMissing:
+		return "Encrypted data is here, but the keystore has no key for it. Nothing is written, so that nothing is lost."
+	case KeyReady, KeyFresh:
+	}
+	return ""
+}
+
+// Waits reports whether the store is closed only because there is no key: it
+// holds nothing yet.
+func (st StoreStatus) Waits() bool {
+	empty := st.Format == sqlcipher.Missing.String() || st.Format == sqlcipher.Empty.String()
+	return st.Issue == IssueLocked && empty
+}
+
+// Explain says in plain words what is the matter.
+func (st StoreStatus) Explain() string {
+	if st.Waits() {
+		return "It holds nothing yet; it starts when the key is back."
+	}
+	return st.Issue.Explain()
 }
 
 // Explain says in plain words what is the matter.
@@ -131,12 +205,16 @@ func (k IssueKind) Explain() string {
 
 // next is the command that helps. Nothing that could lose data is named
 // before what cannot.
-func (k IssueKind) next(id ID, key KeyState) string {
+func (k IssueKind) next(id ID, key KeyState, derived bool) string {
+	switch k {
+	case IssueLocked, IssueCorrupt, IssueMissing:
+		if next := key.next(derived); next != "" {
+			return next
+		}
+	case IssueUnexpectedPlaintext, IssueUnsafePath, IssueForwardVersion, IssueMigration, IssueUnknown:
+	}
 	switch k {
 	case IssueLocked:
-		if key == KeyMissing {
-			return "restore the keystore this home was made with, then: osaurus storage recover " + string(id) + " --retry"
-		}
 		return "osaurus storage recover " + string(id) + " --retry"
 	case IssueUnexpectedPlaintext:
 		return "osaurus storage recover " + string(id) + " --accept (if you put it there), or --reset"

@@ -62,6 +62,8 @@ type Storage struct {
 	issues   map[ID]Issue
 	closed   bool
 
+	inUse sync.Map // ID to sqlcipher.Format: the databases this process has open
+
 	// running is what there was before the operation that runs now, which
 	// may hold mu for long.
 	running atomic.Pointer[Status]

@@ -92,6 +92,7 @@ func (st *Store) open(ctx context.Context) (*sqlcipher.DB, error) {
 	if err == nil && st.o.Setup != nil {
 		if err = st.o.Setup(ctx, db); err != nil {
 			err = errors.Join(Issue{st.id, setupKind(err), err}, db.Abandon())
+			st.s.inUse.Delete(st.id)
 		}
 	}
 	st.s.note(st.id, err)
@@ -120,6 +121,7 @@ func (st *Store) close() error {
 	}
 	db := st.db
 	st.db = nil
+	defer st.s.inUse.Delete(st.id)
 	return db.Close()
 }
 
@@ -151,10 +153,26 @@ func (s *Storage) Issues() []Issue {
 	return list
 }
 
-// detect looks at a store that is not open; what cannot be looked at has no
-// format.
+// sniff returns the format of a store. A file this process has open is not
+// opened a second time: closing it would drop the locks that keep other
+// programs from taking its log away (storage.md section 3).
+func (s *Storage) sniff(id ID) (sqlcipher.Format, error) {
+	path := s.file(id.path())
+	if format, open := s.inUse.Load(id); open {
+		_, err := disk.Regular(path)
+		if missing(err) {
+			return sqlcipher.Missing, nil
+		}
+		return format.(sqlcipher.Format), err
+	}
+	format, _, err := sqlcipher.Detect(path)
+	return format, err
+}
+
+// detect is sniff for those who need no reason: what cannot be looked at has
+// no format.
 func (s *Storage) detect(id ID) sqlcipher.Format {
-	format, _, err := sqlcipher.Detect(s.file(id.path()))
+	format, err := s.sniff(id)
 	if err != nil || s.safe(id) != nil {
 		return 0
 	}
@@ -192,7 +210,7 @@ func (s *Storage) look(id ID) (situation, error) {
 	}
 	err := s.safe(id)
 	if err == nil {
-		sit.format, _, err = sqlcipher.Detect(path)
+		sit.format, err = s.sniff(id)
 	}
 	if errors.Is(err, disk.ErrUnsafe) {
 		sit.unsafe = true
@@ -298,7 +316,15 @@ func (s *Storage) openWith(ctx context.Context, id ID, f sqlcipher.File, o sqlci
 	if err := s.record(id, func(r *row) { r.Format, r.KeyID, r.State = format, keyID, rowReady }); err != nil {
 		return nil, errors.Join(err, db.Abandon())
 	}
+	s.inUse.Store(id, formatOf(f))
 	return db, nil
+}
+
+func formatOf(f sqlcipher.File) sqlcipher.Format {
+	if f.Encrypted() {
+		return sqlcipher.Encrypted
+	}
+	return sqlcipher.Plaintext
 }
 
 // keyOf returns the key a row names. The caller holds s.mu.
