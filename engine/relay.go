@@ -62,7 +62,7 @@ func (e *Engine) openRelay() {
 		Agent: e.invited, Signer: e.Agents.Signer, Keys: e.Keys, Devices: e.Storage.Document("identity/owner-devices.json"),
 		Ledger: func(id string) atomicfile.Document { return e.Storage.Document("agent-invites/" + id + ".json") },
 		Master: func() (address.Address, bool) { return e.Account.Address(), e.Agents.Unlocked() },
-		URL:    e.relayURL, Now: e.ports.Now, Rand: e.ports.Rand, Log: e.Event,
+		URL:    e.relayURL, Place: e.relayPlace, Now: e.ports.Now, Rand: e.ports.Rand, Log: e.Event,
 	})
 }
 
@@ -176,12 +176,24 @@ func (e *Engine) RelayStatus() []Relay {
 	return list
 }
 
+// ErrNotOnRelay says that an agent has no URL at the relay now.
+var ErrNotOnRelay = errors.New("the agent is not connected to the relay")
+
 // relayURL is where callers find an agent.
 func (e *Engine) relayURL(a address.Address) (string, error) {
 	if u := e.relays.tunnel.URL(a); u != "" {
 		return u, nil
 	}
-	return "", fault.WithText(fault.Usage, "the agent is not connected to the relay")
+	return "", ErrNotOnRelay
+}
+
+// relayPlace is where callers would find it, connected or not.
+func (e *Engine) relayPlace(a address.Address) string {
+	domain, scheme := e.Settings().RelayDomain, "https"
+	if pairing.Local(domain) {
+		scheme = "http"
+	}
+	return scheme + "://" + a.Lower() + "." + domain
 }
 
 func (e *Engine) invited(a address.Address) (pairing.InvitedAgent, bool) {
@@ -258,11 +270,7 @@ func (e *Engine) AcceptInvite(ctx context.Context, link, name string) (pairing.P
 
 // PairOwn gets access to an agent of another host with this identity.
 func (e *Engine) PairOwn(ctx context.Context, addr address.Address, name string) (pairing.Peer, error) {
-	domain, scheme := e.Settings().RelayDomain, "https"
-	if pairing.Local(domain) {
-		scheme = "http"
-	}
-	place, err := url.Parse(scheme + "://" + addr.Lower() + "." + domain)
+	place, err := url.Parse(e.relayPlace(addr))
 	if err != nil {
 		return pairing.Peer{}, err
 	}
