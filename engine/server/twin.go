@@ -10,7 +10,7 @@ import (
 const nonJSON = "<redacted: non-JSON body>"
 
 // hiddenMembers are those of /pair-invite that open or identify something
-// (PROTOCOL.md section 9).
+// (PROTOCOL.md section 8).
 var hiddenMembers = map[string]bool{
 	"attestation": true, "wallet_signature": true, "sig": true, "signature": true, "nonce": true,
 	"encPub": true, "enc_pub": true, "device_id": true, "apiKey": true, "sealedApiKey": true,
