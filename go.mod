@@ -22,6 +22,7 @@ require (
 	golang.org/x/sys v0.49.0 // socket credentials
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
+	rsc.io/qr v0.2.0 // QR codes of invites
 )
 
 // Used by tests alone.
@@ -45,5 +46,4 @@ require (
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect
-	rsc.io/qr v0.2.0 // indirect
 )
