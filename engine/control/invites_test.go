@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +68,7 @@ func TestInviteOps(t *testing.T) {
 	}
 	_, err := s.CreateInvite(t.Context(), NewInvite{Agent: a.Name})
 	refused(t, "without the relay", err, exitFailed)
-	if e, ok := err.(*Error); !ok || e.Code != "not_on_relay" || !strings.Contains(e.Message, a.Name) {
+	if e, ok := errors.AsType[*Error](err); !ok || e.Code != "not_on_relay" || !strings.Contains(e.Message, a.Name) {
 		t.Errorf("%#v", err)
 	}
 	_, err = s.CreateInvite(t.Context(), NewInvite{Agent: "nobody"})
