@@ -24,6 +24,7 @@ require (
 	golang.org/x/sys v0.49.0 // socket credentials
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
+	rsc.io/qr v0.2.0 // QR codes of invites
 )
 
 // Used by tests alone.

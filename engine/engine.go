@@ -256,8 +256,15 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 }
 
 // retired ends what still speaks for an address that is going away.
-func (e *Engine) retired(_ context.Context, a address.Address) error {
+func (e *Engine) retired(ctx context.Context, a address.Address) error {
 	e.Channel.CloseAgent(a)
+	if agent, ok := e.Agents.ByAddress(a); ok {
+		if err := e.Invites.Retire(ctx, agent.ID, a); err != nil {
+			// Nothing opens any more for an address without an agent, and an
+			// owner whose storage is locked must still be able to take it away.
+			e.ports.Logger.Warn("invites of an agent's former address are still on record", slog.String("agent", agent.ID), slog.String("error", err.Error()))
+		}
+	}
 	return nil
 }
 

@@ -63,7 +63,7 @@ func (e *Engine) openRelay() {
 		Agent: e.invited, Signer: e.Agents.Signer, Keys: e.Keys, Devices: e.Storage.Document("identity/owner-devices.json"),
 		Ledger: func(id string) atomicfile.Document { return e.Storage.Document("agent-invites/" + id + ".json") },
 		Master: func() (address.Address, bool) { return e.Account.Address(), e.Agents.Unlocked() },
-		URL:    e.relayURL, Now: e.ports.Now, Rand: e.ports.Rand, Log: e.Event,
+		URL:    e.relayURL, Place: func(a address.Address) string { return e.placeOf(a).String() }, Now: e.ports.Now, Rand: e.ports.Rand, Log: e.Event,
 	})
 }
 
@@ -253,12 +253,15 @@ func (e *Engine) relayFindings() []Finding {
 	return f
 }
 
+// ErrNotOnRelay says that an agent has no URL at the relay now.
+var ErrNotOnRelay = errors.New("the agent is not connected to the relay")
+
 // relayURL is where callers find an agent.
 func (e *Engine) relayURL(a address.Address) (string, error) {
 	if u := e.relays.tunnel.URL(a); u != "" {
 		return u, nil
 	}
-	return "", fault.WithText(fault.Usage, "the agent is not connected to the relay")
+	return "", ErrNotOnRelay
 }
 
 func (e *Engine) invited(a address.Address) (pairing.InvitedAgent, bool) {

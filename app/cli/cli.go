@@ -114,6 +114,7 @@ func (a *app) root() *cobra.Command {
 	a.peerCommands(root)
 	a.approvalCommands(root)
 	a.relayCommands(root)
+	a.inviteCommands(root)
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes, Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(a.Stdout, exitCodes) }})
 	root.InitDefaultCompletionCmd()
 	return root
@@ -225,6 +226,8 @@ func nextFor(code string) string {
 		return "osaurus peers list"
 	case "unreachable":
 		return "osaurus discover"
+	case "not_on_relay":
+		return "osaurus relay enable AGENT"
 	case "storage_locked", "storage_key_missing", "store_corrupt", "store_missing", "store_unexpected_plaintext", "store_unsafe_path", "store_forward_version":
 		return "osaurus storage status"
 	case "host_running":

@@ -38,7 +38,7 @@ var shown = []any{
 	Identity{}, NewIdentity{}, Drift{}, Repaired{}, Agent{}, NewKey{}, RequestToken{}, Approvals{}, RunEvent{}, Provider{}, LogHead{}, Error{},
 	engine.Status{}, accesskey.Metadata{}, accesskey.Access{}, accesskey.Trusted{}, agents.Agent{}, discovery.Event{}, eventlog.Head{}, eventlog.Problem{},
 	StorageEvent{}, Chat{}, memory.Fact{}, memory.Found{}, storage.Status{}, storage.Quarantined{}, storage.Rotation{},
-	fault.Error{}, fault.Reply{}, identity.Status{}, identity.Drift{}, identity.RequestClaims{}, pairing.Peer{}, pairing.Prompt{}, pairing.Outcome{},
+	fault.Error{}, fault.Reply{}, identity.Status{}, identity.Drift{}, identity.RequestClaims{}, pairing.Peer{}, pairing.Invite{}, pairing.IssuedInvite{}, pairing.OwnerDevice{}, Invite{}, Forgotten{}, pairing.Prompt{}, pairing.Outcome{},
 	runner.Task{}, runner.Model{}, server.Entry{}, settings.Server{}, settings.Provider{},
 }
 

@@ -46,6 +46,7 @@ func NewServer(e *engine.Engine, stop func()) *Server {
 	s.peerOps()
 	s.relayOps()
 	s.approvalOps()
+	s.inviteOps()
 	return s
 }
 

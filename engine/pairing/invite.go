@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"osaurus/engine/accesskey"
 	"osaurus/engine/address"
@@ -38,41 +38,14 @@ type Invite struct {
 	Sig   string `json:"sig"` // 130 hex digits
 }
 
-// The states of an invite. "expired" is computed, never stored.
-const (
-	InviteActive  = "active"
-	InviteUsed    = "used"
-	InviteRevoked = "revoked"
-	InviteExpired = "expired"
-)
-
-// IssuedInvite is one invite in an agent's ledger. Its nonce identifies it and
-// redeems nothing without the signature.
-type IssuedInvite struct {
-	Nonce        string    `json:"nonce"`
-	Exp          int64     `json:"exp"`
-	Status       string    `json:"status"`
-	IssuedAt     time.Time `json:"issuedAt"`
-	UsedAt       time.Time `json:"usedAt,omitzero"`
-	RevokedAt    time.Time `json:"revokedAt,omitzero"`
-	AccessKeyID  string    `json:"accessKeyId,omitzero"`
-	RedeemedFrom string    `json:"redeemedFrom,omitzero"` // what the relay says; for display
-}
-
-// State is Status, or InviteExpired.
-func (i IssuedInvite) State(now time.Time) string {
-	if i.Status == InviteActive && now.Unix() >= i.Exp {
-		return InviteExpired
-	}
-	return i.Status
-}
-
 // Limits of invites.
 const (
 	MinInvite     = time.Minute
 	MaxInvite     = 30 * 24 * time.Hour
 	DefaultInvite = 7 * 24 * time.Hour
-	MaxInvites    = 256 // in the ledger of one agent
+	MaxInvites    = 256 // that one agent has open
+
+	maxLedger = 4096 // invites on record for one agent
 
 	inviteBytes   = 32
 	inviteVersion = 1
@@ -81,6 +54,7 @@ const (
 	keepExpired   = 30 * 24 * time.Hour
 	maxFrom       = 64 // bytes of RedeemedFrom
 	shortNonce    = 8
+	mintText      = "Failed to mint access key" // unlike that of /pair
 )
 
 // InvitedAgent is what an invite says of an agent.
@@ -99,7 +73,8 @@ type InvitesConfig struct {
 	Ledger  func(agentID string) atomicfile.Document
 	Devices atomicfile.Document                     // identity/owner-devices.json
 	Master  func() (address.Address, bool)          // false while it is not available
-	URL     func(a address.Address) (string, error) // where the relay has the agent
+	URL     func(a address.Address) (string, error) // where the relay has the agent; an error while it has not
+	Place   func(a address.Address) string          // where it would have it
 	Now     func() time.Time
 	Rand    io.Reader
 	Log     func(event string, attrs ...slog.Attr)
@@ -137,25 +112,22 @@ func (v *Invites) Issue(ctx context.Context, agent InvitedAgent, lifetime time.D
 	if lifetime < MinInvite || lifetime > MaxInvite {
 		return Invite{}, fault.WithText(fault.Usage, fmt.Sprintf("an invite lasts between %s and %s", MinInvite, MaxInvite))
 	}
+	if agent.BuiltIn || agent.Address.IsZero() {
+		return Invite{}, fault.WithText(fault.Usage, "an agent without an address cannot be reached, so nobody is invited to it")
+	}
 	var raw [inviteBytes]byte
 	if _, err := io.ReadFull(v.c.Rand, raw[:]); err != nil {
 		return Invite{}, err
 	}
-	now := v.c.Now()
-	in, err := v.sign(ctx, agent, base64url.Encode(raw[:]), now.Add(lifetime).Unix())
+	in, err := v.sign(ctx, agent, base64url.Encode(raw[:]), v.c.Now().Add(lifetime).Unix())
 	if err != nil {
 		return Invite{}, err
 	}
-	err = v.change(agent.ID, func(list []IssuedInvite) ([]IssuedInvite, error) {
-		if len(list) >= MaxInvites {
-			return nil, fault.WithText(fault.Usage, fmt.Sprintf("an agent has at most %d invites; revoke some first", MaxInvites))
-		}
-		return append(list, IssuedInvite{Nonce: in.Nonce, Exp: in.Exp, Status: InviteActive, IssuedAt: now.UTC().Truncate(time.Second)}), nil
-	})
-	if err == nil {
-		v.c.Log("invite_issued", slog.String("agentId", agent.ID), slog.Int64("expires", in.Exp))
+	if err := v.add(agent.ID, in); err != nil {
+		return Invite{}, err
 	}
-	return in, err
+	v.c.Log("invite_issued", slog.String("agentId", agent.ID), slog.Int64("expires", in.Exp))
+	return in, nil
 }
 
 // Again returns an invite that can still be redeemed: the signature over the
@@ -183,80 +155,16 @@ func (v *Invites) sign(ctx context.Context, agent InvitedAgent, nonce string, ex
 	}
 	in := Invite{V: inviteVersion, Addr: agent.Address.String(), Name: PeerName(agent.Name), Desc: PeerName(agent.Description), URL: strings.TrimSuffix(url, "/"), Nonce: nonce, Exp: exp}
 	sig, err := signer.Sign(ctx, signature.SignedInvite.Digest(inviteText(in.Addr, in.Nonce, in.Exp)))
+	if err != nil {
+		return Invite{}, err
+	}
 	in.Sig = sig.Hex()
-	return in, err
+	return in, nil
 }
 
-// List returns the ledger of an agent, oldest first.
-func (v *Invites) List(agentID string) ([]IssuedInvite, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.read(agentID)
-}
-
-// Revoke ends an invite, and the key it was redeemed for.
-func (v *Invites) Revoke(ctx context.Context, agentID, nonce string) error {
-	key := ""
-	err := v.change(agentID, func(list []IssuedInvite) ([]IssuedInvite, error) {
-		i := slices.IndexFunc(list, func(in IssuedInvite) bool { return in.Nonce == nonce })
-		if i < 0 {
-			return nil, fault.WithText(fault.Usage, "no invite of this agent has this nonce")
-		}
-		key = list[i].AccessKeyID
-		if list[i].Status != InviteRevoked {
-			list[i].Status, list[i].RevokedAt = InviteRevoked, v.c.Now().UTC().Truncate(time.Second)
-		}
-		return list, nil
-	})
-	if err != nil {
-		return err
-	}
-	v.c.Log("invite_revoked", slog.String("agentId", agentID))
-	if key == "" {
-		return nil
-	}
-	return v.c.Keys.Revoke(ctx, key)
-}
-
-func (v *Invites) read(agentID string) ([]IssuedInvite, error) {
-	var list []IssuedInvite
-	err := v.c.Ledger(agentID).Read(func(raw []byte) error {
-		if canonjson.Unmarshal(raw, &list) != nil {
-			return fault.New(fault.StateCorrupt, errors.New("a ledger of invites does not parse"))
-		}
-		return nil
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return list, err
-}
-
-// change rewrites a ledger, without what expired long ago.
-func (v *Invites) change(agentID string, edit func([]IssuedInvite) ([]IssuedInvite, error)) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	list, err := v.read(agentID)
-	if err != nil {
-		return err
-	}
-	old := v.c.Now().Add(-keepExpired).Unix()
-	list = slices.DeleteFunc(list, func(in IssuedInvite) bool { return in.Exp < old })
-	if list, err = edit(list); err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(list, "", "  ")
-	if err != nil {
-		return err
-	}
-	return v.c.Ledger(agentID).Write(append(text, '\n'))
-}
-
-// offer is the body of an invite's redemption.
+// offer is a redemption whose form is right.
 type offer struct {
 	Invite
-	EncPub *string `json:"encPub"`
-
 	pub   encPub
 	agent InvitedAgent
 }
@@ -275,42 +183,68 @@ type InviteReply struct {
 // Redeem answers POST /pair-invite: the modes of PROTOCOL.md sections 5 and 6.
 // from is what the relay says of the caller.
 func (v *Invites) Redeem(ctx context.Context, body []byte, from string) (Granted, error) {
-	var mode struct {
-		Owner json.RawMessage `json:"owner_redeem"`
-		Team  json.RawMessage `json:"team_redeem"`
-	}
-	if canonjson.Unmarshal(body, &mode) != nil || mode.Team != nil {
+	var form members
+	if canonjson.Unmarshal(body, &form) != nil || form == nil || form["team_redeem"] != nil {
 		return Granted{}, fault.InvitePayload
 	}
-	if mode.Owner != nil {
-		return v.redeemOwner(ctx, mode.Owner)
+	if owner, ok := form["owner_redeem"]; ok {
+		return v.redeemOwner(ctx, owner)
 	}
-	o, err := v.parse(body)
+	o, err := v.parse(form)
 	if err != nil {
 		return Granted{}, err
+	}
+	// A host that cannot sign spends nothing (decisions C1).
+	signer, err := v.c.Signer(ctx, o.agent.Address)
+	if err != nil {
+		return Granted{}, signerFault(err)
 	}
 	if err := v.consume(o, from); err != nil {
 		return Granted{}, err
 	}
-	granted, err := v.grant(ctx, o)
-	if err != nil {
-		return Granted{}, errors.Join(err, v.restore(o))
-	}
-	return granted, nil
+	return v.grant(ctx, signer, o)
 }
 
-// parse is everything before the ledger is asked, in the order of the
-// specification.
-func (v *Invites) parse(body []byte) (offer, error) {
-	var o offer
-	var form map[string]json.RawMessage
-	if canonjson.Unmarshal(body, &o) != nil || canonjson.Unmarshal(body, &form) != nil {
-		return o, fault.InvitePayload
+func signerFault(err error) error {
+	if errors.Is(err, fault.UnknownAgentAddress) {
+		return fault.InviteAddress
 	}
-	for _, name := range []string{"v", "addr", "name", "url", "nonce", "exp", "sig"} {
-		if raw, there := form[name]; !there || string(raw) == "null" {
-			return o, fault.InvitePayload
+	return fault.New(fault.HostIdentityUnavailable, err)
+}
+
+// members are those of a JSON object, by their exact names.
+type members map[string]json.RawMessage
+
+// read takes members into what fields point to. It reports whether each of
+// them is there and of its type.
+func (m members) read(fields map[string]any) bool {
+	for name, to := range fields {
+		raw, there := m[name]
+		if !there || string(raw) == "null" || json.Unmarshal(raw, to) != nil {
+			return false
 		}
+	}
+	return true
+}
+
+// optional is read for members that may be absent or null.
+func (m members) optional(fields map[string]any) bool {
+	for name, to := range fields {
+		if raw, there := m[name]; there && json.Unmarshal(raw, to) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// parse is everything before the ledger is asked, in the order of PROTOCOL.md
+// section 5.
+func (v *Invites) parse(form members) (offer, error) {
+	var o offer
+	var public *string
+	if !form.read(map[string]any{"v": &o.V, "addr": &o.Addr, "name": &o.Name, "url": &o.URL, "nonce": &o.Nonce, "exp": &o.Exp, "sig": &o.Sig}) ||
+		!form.optional(map[string]any{"desc": &o.Desc, "encPub": &public}) {
+		return o, fault.InvitePayload
 	}
 	addr, err := address.Parse(o.Addr)
 	if err != nil || addr.IsZero() {
@@ -322,10 +256,10 @@ func (v *Invites) parse(body []byte) (offer, error) {
 	if o.V != inviteVersion {
 		return o, fault.InviteVersion
 	}
-	if o.EncPub == nil {
+	if public == nil {
 		return o, fault.PairingEncryptionKey
 	}
-	if o.pub, err = parseEncPub(*o.EncPub); err != nil {
+	if o.pub, err = parseEncPub(*public); err != nil {
 		return o, fault.PairingEncryptionKey
 	}
 	if err := o.verify(addr); err != nil {
@@ -350,50 +284,13 @@ func (i Invite) verify(addr address.Address) error {
 	return signature.Verify(signature.SignedInvite.Digest(inviteText(i.Addr, i.Nonce, i.Exp)), sig, addr)
 }
 
-// consume marks the invite as used, durably, before anything is minted: a
-// crash afterwards costs an invite, never a second key.
-func (v *Invites) consume(o offer, from string) error {
-	return v.change(o.agent.ID, func(list []IssuedInvite) ([]IssuedInvite, error) {
-		i := slices.IndexFunc(list, func(in IssuedInvite) bool { return in.Nonce == o.Nonce && in.Exp == o.Exp })
-		if i < 0 {
-			return nil, fault.InviteUnknown
-		}
-		switch list[i].State(v.c.Now()) {
-		case InviteUsed:
-			return nil, fault.InviteRedeemed
-		case InviteRevoked:
-			return nil, fault.InviteRevoked
-		case InviteExpired:
-			return nil, fault.InviteExpired
-		}
-		list[i].Status, list[i].UsedAt, list[i].RedeemedFrom = InviteUsed, v.c.Now().UTC().Truncate(time.Second), PeerName(from[:min(len(from), maxFrom)])
-		return list, nil
-	})
-}
-
-// restore lets an invite that nobody got a key for be redeemed again, unless
-// it was revoked meanwhile.
-func (v *Invites) restore(o offer) error {
-	return v.change(o.agent.ID, func(list []IssuedInvite) ([]IssuedInvite, error) {
-		for i := range list {
-			if list[i].Nonce == o.Nonce && list[i].Status == InviteUsed {
-				list[i].Status, list[i].UsedAt, list[i].RedeemedFrom, list[i].AccessKeyID = InviteActive, time.Time{}, "", ""
-			}
-		}
-		return list, nil
-	})
-}
-
-// grant mints, seals and notes the key. What fails after minting revokes it.
-func (v *Invites) grant(ctx context.Context, o offer) (Granted, error) {
-	signer, err := v.c.Signer(ctx, o.agent.Address)
+// grant mints, seals and notes the key. Whatever fails revokes it and gives
+// the invite back.
+func (v *Invites) grant(ctx context.Context, signer identity.Signer, o offer) (Granted, error) {
+	minted, err := v.mint(ctx, signer, accesskey.Year, inviteLabel, o.agent.Name, " ("+o.Nonce[:shortNonce]+")")
 	if err != nil {
-		return Granted{}, fault.New(fault.PairingMint, err)
-	}
-	label := inviteLabel + o.agent.Name + " (" + o.Nonce[:shortNonce] + ")"
-	minted, err := v.c.Keys.Mint(ctx, signer, accesskey.MintRequest{Label: label, Expiration: accesskey.Year})
-	if err != nil {
-		return Granted{}, fault.New(fault.PairingMint, err)
+		v.undo(ctx, o, "")
+		return Granted{}, err
 	}
 	defer minted.Token.Destroy()
 	body, err := v.reply(o.agent, o.URL, o.agent.Description, o.pub, o.Nonce, minted)
@@ -404,7 +301,7 @@ func (v *Invites) grant(ctx context.Context, o offer) (Granted, error) {
 		err = ctx.Err() // nobody is there to receive it
 	}
 	if err != nil {
-		v.revoke(ctx, minted.ID)
+		v.undo(ctx, o, minted.ID)
 		if errors.Is(err, fault.InviteRevoked) {
 			return Granted{}, err
 		}
@@ -413,25 +310,22 @@ func (v *Invites) grant(ctx context.Context, o offer) (Granted, error) {
 	v.c.Log("invite_redeemed", slog.String("agentId", o.agent.ID), slog.String("keyId", minted.ID))
 	return Granted{Body: body, Delivered: func(err error) {
 		if err != nil {
-			v.revoke(ctx, minted.ID)
-			if err := v.restore(o); err != nil {
-				v.c.Log("invite_restore_failed", slog.String("agentId", o.agent.ID))
-			}
+			v.undo(ctx, o, minted.ID)
 		}
 	}}, nil
 }
 
-// attach notes the key, so that revoking the invite revokes it too. An invite
-// that was revoked meanwhile gets none.
-func (v *Invites) attach(o offer, keyID string) error {
-	return v.change(o.agent.ID, func(list []IssuedInvite) ([]IssuedInvite, error) {
-		i := slices.IndexFunc(list, func(in IssuedInvite) bool { return in.Nonce == o.Nonce })
-		if i < 0 || list[i].Status != InviteUsed {
-			return nil, fault.InviteRevoked
-		}
-		list[i].AccessKeyID = keyID
-		return list, nil
-	})
+// mint makes a key labelled before+name+after. The name is cut to fit.
+func (v *Invites) mint(ctx context.Context, signer identity.Signer, e accesskey.Expiration, before, name, after string) (accesskey.Minted, error) {
+	runes, room := []rune(PeerName(name)), accesskey.MaxLabel-utf8.RuneCountInString(before+after)
+	minted, err := v.c.Keys.Mint(ctx, signer, accesskey.MintRequest{Label: before + string(runes[:min(len(runes), room)]) + after, Expiration: e})
+	switch {
+	case errors.Is(err, fault.HostIdentityUnavailable):
+		return minted, fault.New(fault.HostIdentityUnavailable, err)
+	case err != nil:
+		return minted, &fault.Error{Code: fault.PairingMint, Text: mintText, Cause: err}
+	}
+	return minted, nil
 }
 
 func (v *Invites) reply(agent InvitedAgent, url, description string, pub encPub, nonce string, minted accesskey.Minted) ([]byte, error) {
@@ -440,11 +334,4 @@ func (v *Invites) reply(agent InvitedAgent, url, description string, pub encPub,
 		return nil, err
 	}
 	return canonjson.Marshal(InviteReply{AgentAddress: agent.Address, AgentName: agent.Name, AgentDescription: description, RelayBaseURL: url, SealedAPIKey: sealed, SecureChannel: true})
-}
-
-// revoke must not be stopped by the request that failed.
-func (v *Invites) revoke(ctx context.Context, id string) {
-	if err := v.c.Keys.Revoke(context.WithoutCancel(ctx), id); err != nil {
-		v.c.Log("pairing_revoke_failed", slog.String("keyId", id))
-	}
 }

@@ -23,7 +23,7 @@ import (
 // Errors of a link, before anything is sent.
 var (
 	ErrLink        = errors.New("pairing: not an invite link")
-	ErrLinkVersion = errors.New("pairing: the invite is of a newer version")
+	ErrLinkVersion = errors.New("pairing: the invite is of a version this host does not know")
 	ErrLinkSigned  = errors.New("pairing: the invite was not signed by the agent it names")
 	ErrLinkExpired = errors.New("pairing: the invite has expired")
 	ErrLinkHost    = errors.New("pairing: the invite names a place that is not the agent's at the relay")
@@ -51,25 +51,22 @@ func (i Invite) Link() (string, error) {
 // own at the relay with the given domain. Without an error every field but
 // Name and Desc may be relied on.
 func ParseLink(link, domain string, now time.Time) (Invite, address.Address, error) {
-	u, err := url.Parse(strings.TrimSpace(link))
-	if err != nil || len(link) > maxLink || !strings.EqualFold(u.Scheme, linkScheme) {
-		return Invite{}, address.Address{}, ErrLink
-	}
-	raw, err := base64url.Decode(u.Query().Get("pair"))
+	raw, host, err := openLink(link)
 	var in Invite
 	if err != nil || canonjson.Unmarshal(raw, &in) != nil {
 		return Invite{}, address.Address{}, ErrLink
 	}
+	if in.V != inviteVersion {
+		return Invite{}, address.Address{}, ErrLinkVersion
+	}
 	addr, err := address.Parse(in.Addr)
-	if err != nil || addr.IsZero() || !strings.EqualFold(u.Host, addr.Lower()) {
+	if err != nil || addr.IsZero() || !strings.EqualFold(host, addr.Lower()) {
 		return Invite{}, address.Address{}, ErrLink
 	}
 	if _, err := base64url.DecodeExact(in.Nonce, inviteBytes); err != nil {
 		return Invite{}, address.Address{}, ErrLink
 	}
 	switch {
-	case in.V != inviteVersion:
-		return Invite{}, address.Address{}, ErrLinkVersion
 	case in.verify(addr) != nil:
 		return Invite{}, address.Address{}, ErrLinkSigned
 	case now.Unix() >= in.Exp:
@@ -81,17 +78,43 @@ func ParseLink(link, domain string, now time.Time) (Invite, address.Address, err
 	return in, addr, nil
 }
 
-// PlaceOf accepts the one URL an agent has at the relay of a domain:
-// https://<address>.<domain>, or http where the domain is this machine's.
+// openLink takes the JSON and the host out of a link: one pair member, and
+// nothing that a person reading the link could take for another host.
+func openLink(link string) (raw []byte, host string, err error) {
+	link = strings.TrimSpace(link)
+	if len(link) > maxLink || !plainASCII(link) {
+		return nil, "", ErrLink
+	}
+	u, err := url.Parse(link)
+	if err != nil || u.Scheme != linkScheme || u.User != nil || u.Opaque != "" || (u.Path != "" && u.Path != "/") || u.Fragment != "" {
+		return nil, "", ErrLink
+	}
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil || len(q["pair"]) != 1 {
+		return nil, "", ErrLink
+	}
+	raw, err = base64url.Decode(q["pair"][0])
+	return raw, u.Host, err
+}
+
+// plainASCII keeps out what only looks like, or folds to, a letter.
+func plainASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// PlaceOf accepts the one URL an agent has at the relay of a domain, in any
+// case: https://<address>.<domain>, or http where the domain is this machine's.
+// Without an error the URL it returns is in lower case.
 func PlaceOf(text string, addr address.Address, domain string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSuffix(text, "/"))
-	if err != nil || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" || !strings.EqualFold(u.Host, addr.Lower()+"."+domain) {
+	host := strings.ToLower(addr.Lower() + "." + domain)
+	if err != nil || addr.IsZero() || !plainASCII(text) || strings.ContainsAny(text, "?#@") || u.Path != "" || u.Opaque != "" || strings.ToLower(u.Host) != host {
 		return nil, ErrLinkHost
 	}
 	if u.Scheme != "https" && (u.Scheme != "http" || !Local(domain)) {
 		return nil, ErrLinkHost
 	}
-	return u, nil
+	return &url.URL{Scheme: u.Scheme, Host: host}, nil
 }
 
 // Local reports whether a relay's domain is of this machine: localhost or a
@@ -197,6 +220,8 @@ type Device struct{ ID, Name string }
 // master signs the challenge of that host; client speaks the Secure Channel
 // with the agent's address.
 func RedeemOwner(ctx context.Context, client *http.Client, master identity.Signer, place *url.URL, addr address.Address, d Device, random io.Reader) (Accepted, error) {
+	ctx, cancel := context.WithTimeout(ctx, redeemDeadline)
+	defer cancel()
 	ask := map[string]any{"v": ownerVersion, "agent_address": addr.String(), "device_id": d.ID}
 	if d.Name != "" {
 		ask["device_name"] = d.Name

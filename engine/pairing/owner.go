@@ -1,6 +1,7 @@
 package pairing
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -9,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"regexp"
-	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -57,12 +57,14 @@ type ownerDevice struct {
 type ownerChallenge struct {
 	nonce   string
 	expires time.Time
+	order   uint64 // of issue
 }
 
 // ownerChallenges are outstanding: one for each device and agent, the newest.
 type ownerChallenges struct {
 	mu      sync.Mutex
 	pending map[ownerDevice]ownerChallenge
+	issued  uint64
 }
 
 func (c *ownerChallenges) put(d ownerDevice, nonce string, now time.Time) {
@@ -72,13 +74,14 @@ func (c *ownerChallenges) put(d ownerDevice, nonce string, now time.Time) {
 	for len(c.pending) >= MaxOwnerChallenges {
 		var oldest ownerDevice
 		for k, v := range c.pending {
-			if o, ok := c.pending[oldest]; !ok || v.expires.Before(o.expires) {
+			if o, ok := c.pending[oldest]; !ok || v.order < o.order {
 				oldest = k
 			}
 		}
 		delete(c.pending, oldest)
 	}
-	c.pending[d] = ownerChallenge{nonce, now.Add(ChallengeTTL)}
+	c.issued++
+	c.pending[d] = ownerChallenge{nonce, now.Add(ChallengeTTL), c.issued}
 }
 
 // spend reports whether the nonce was outstanding. It is spent whatever the
@@ -94,36 +97,36 @@ func (c *ownerChallenges) spend(d ownerDevice, nonce string, now time.Time) bool
 	return had.expires.After(now)
 }
 
-// ownerRequest is the object under owner_redeem.
+// ownerRequest is the object under owner_redeem. Pointers tell absent from
+// empty.
 type ownerRequest struct {
-	V            int     `json:"v"`
-	AgentAddress string  `json:"agent_address"`
-	DeviceID     string  `json:"device_id"`
-	DeviceName   *string `json:"device_name"`
-	Nonce        *string `json:"nonce"`
-	Signature    *string `json:"wallet_signature"`
-	EncPub       *string `json:"encPub"`
-
-	agent address.Address
-	name  string
+	agent                    address.Address
+	device, name             string
+	nonce, signature, encPub *string
 }
 
 func parseOwner(raw []byte) (ownerRequest, error) {
 	var r ownerRequest
-	if canonjson.Unmarshal(raw, &r) != nil || r.V != ownerVersion || !deviceID.MatchString(r.DeviceID) {
+	var form members
+	var version int
+	var addr string
+	var name *string
+	if canonjson.Unmarshal(raw, &form) != nil ||
+		!form.read(map[string]any{"v": &version, "agent_address": &addr, "device_id": &r.device}) ||
+		!form.optional(map[string]any{"device_name": &name, "nonce": &r.nonce, "wallet_signature": &r.signature, "encPub": &r.encPub}) ||
+		version != ownerVersion || !deviceID.MatchString(r.device) {
 		return r, fault.InvitePayload
 	}
 	var err error
-	if r.agent, err = address.Parse(r.AgentAddress); err != nil || r.agent.IsZero() {
+	if r.agent, err = address.Parse(addr); err != nil || r.agent.IsZero() {
 		return r, fault.InvitePayload
 	}
-	if r.name = r.DeviceID; r.DeviceName != nil {
-		if utf8.RuneCountInString(*r.DeviceName) > MaxDeviceName {
+	r.name = r.device
+	if name != nil {
+		if utf8.RuneCountInString(*name) > MaxDeviceName {
 			return r, fault.InvitePayload
 		}
-		if name := PeerName(*r.DeviceName); name != "" {
-			r.name = name
-		}
+		r.name = cmp.Or(PeerName(*name), r.device)
 	}
 	return r, nil
 }
@@ -139,28 +142,28 @@ func (v *Invites) redeemOwner(ctx context.Context, raw []byte) (Granted, error) 
 	if err != nil {
 		return Granted{}, err
 	}
-	if r.Nonce == nil && r.Signature == nil {
+	if r.nonce == nil && r.signature == nil {
 		return v.challengeOwner(r)
 	}
-	if r.EncPub == nil {
+	if r.encPub == nil {
 		return Granted{}, fault.OwnerEncPub
 	}
-	pub, err := parseEncPub(*r.EncPub)
+	pub, err := parseEncPub(*r.encPub)
 	if err != nil {
 		return Granted{}, fault.OwnerEncPub
 	}
 	master, ready := v.c.Master()
-	if !ready {
+	if !ready || master.IsZero() {
 		return Granted{}, fault.HostIdentityUnavailable
 	}
-	if r.Nonce == nil || !v.owner.spend(ownerDevice{r.agent, r.DeviceID}, *r.Nonce, v.c.Now()) {
+	if r.nonce == nil || !v.owner.spend(ownerDevice{r.agent, r.device}, *r.nonce, v.c.Now()) {
 		return Granted{}, fault.OwnerNonce
 	}
-	if r.Signature == nil {
+	if r.signature == nil {
 		return Granted{}, fault.OwnerSignature
 	}
-	sig, err := signature.Parse(*r.Signature)
-	if err != nil || signature.Verify(signature.EthereumMessage.Digest(ownerText(r.agent, *r.Nonce)), sig, master) != nil {
+	sig, err := signature.Parse(*r.signature)
+	if err != nil || signature.Verify(signature.EthereumMessage.Digest(ownerText(r.agent, *r.nonce)), sig, master) != nil {
 		return Granted{}, fault.OwnerSignature
 	}
 	agent, hosted := v.c.Agent(r.agent)
@@ -179,48 +182,50 @@ func (v *Invites) challengeOwner(r ownerRequest) (Granted, error) {
 		return Granted{}, err
 	}
 	nonce := hex.EncodeToString(raw[:])
-	v.owner.put(ownerDevice{r.agent, r.DeviceID}, nonce, v.c.Now())
+	v.owner.put(ownerDevice{r.agent, r.device}, nonce, v.c.Now())
 	body, err := canonjson.Marshal(map[string]any{"owner_challenge": map[string]any{"nonce": nonce, "expires_in": int(ChallengeTTL / time.Second)}})
 	return Granted{Body: body, Delivered: func(error) {}}, err
 }
 
-// grantOwner mints a key of 90 days and revokes the one the device had for the
+// grantOwner mints a key of 90 days in place of the one the device had for the
 // agent. The record is written before the reply: what fails revokes the key.
 func (v *Invites) grantOwner(ctx context.Context, r ownerRequest, agent InvitedAgent, pub encPub) (Granted, error) {
 	signer, err := v.c.Signer(ctx, agent.Address)
 	if err != nil {
-		return Granted{}, fault.New(fault.PairingMint, err)
+		return Granted{}, signerFault(err)
 	}
-	minted, err := v.c.Keys.Mint(ctx, signer, accesskey.MintRequest{Label: ownerLabel + r.name, Expiration: accesskey.Days90})
+	minted, err := v.mint(ctx, signer, accesskey.Days90, ownerLabel, r.name, "")
 	if err != nil {
-		return Granted{}, fault.New(fault.PairingMint, err)
+		return Granted{}, err
 	}
 	defer minted.Token.Destroy()
-	url, err := v.c.URL(agent.Address)
-	if err != nil {
-		url = "" // the device reached us another way
-	}
-	body, err := v.reply(agent, url, "", pub, *r.Nonce, minted)
-	var replaced string
+	body, err := v.reply(agent, v.c.Place(agent.Address), "", pub, *r.nonce, minted)
 	if err == nil {
-		replaced, err = v.noteDevice(OwnerDevice{agent.Address, r.DeviceID, r.name, minted.ID, v.c.Now().UTC().Truncate(time.Second)})
-	}
-	if err == nil && replaced != "" {
-		err = v.c.Keys.Revoke(context.WithoutCancel(ctx), replaced)
+		err = v.noteDevice(ctx, OwnerDevice{agent.Address, r.device, r.name, minted.ID, v.second()})
 	}
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		v.revoke(ctx, minted.ID)
+		v.undoOwner(ctx, minted.ID)
 		return Granted{}, fault.New(fault.PairingFailed, err)
 	}
 	v.c.Log("owner_device_redeemed", slog.String("agentId", agent.ID), slog.String("keyId", minted.ID))
 	return Granted{Body: body, Delivered: func(err error) {
 		if err != nil {
-			v.revoke(ctx, minted.ID)
+			v.undoOwner(ctx, minted.ID)
 		}
 	}}, nil
+}
+
+// undoOwner ends a key that reached nobody, and its record.
+func (v *Invites) undoOwner(ctx context.Context, keyID string) {
+	if _, err := v.ForgetDevices(ctx, func(d OwnerDevice) bool { return d.AccessKeyID == keyID }); err != nil {
+		v.c.Log("owner_device_not_forgotten", slog.String("keyId", keyID), slog.String("error", err.Error()))
+	}
+	if err := v.revokeKey(ctx, keyID); err != nil { // also where it was not on record yet
+		v.c.Log("pairing_revoke_failed", slog.String("keyId", keyID))
+	}
 }
 
 // Devices lists the owner's devices that got keys.
@@ -245,26 +250,52 @@ func (v *Invites) readDevices() (ownerFile, error) {
 	return f, err
 }
 
-// noteDevice writes a record in place of the one the device had for the agent,
-// and returns the key of that one.
-func (v *Invites) noteDevice(d OwnerDevice) (replaced string, err error) {
+// noteDevice writes a record in place of the one the device had for the agent.
+// The key of that one is revoked before: never two of them live.
+func (v *Invites) noteDevice(ctx context.Context, d OwnerDevice) error {
+	_, err := v.changeDevices(ctx, func(old OwnerDevice) bool { return old.AgentAddress == d.AgentAddress && old.DeviceID == d.DeviceID }, &d)
+	return err
+}
+
+// ForgetDevices revokes the keys of the devices that match, then drops their
+// records. It returns how many there were.
+func (v *Invites) ForgetDevices(ctx context.Context, match func(OwnerDevice) bool) (int, error) {
+	return v.changeDevices(ctx, match, nil)
+}
+
+func (v *Invites) changeDevices(ctx context.Context, match func(OwnerDevice) bool, add *OwnerDevice) (int, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	f, err := v.readDevices()
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	f.Devices = slices.DeleteFunc(f.Devices, func(old OwnerDevice) bool {
-		same := old.AgentAddress == d.AgentAddress && old.DeviceID == d.DeviceID
-		if same {
-			replaced = old.AccessKeyID
+	kept := make([]OwnerDevice, 0, len(f.Devices)+1)
+	for _, d := range f.Devices {
+		if !match(d) {
+			kept = append(kept, d)
+		} else if err := v.revokeKey(ctx, d.AccessKeyID); err != nil {
+			return 0, err
 		}
-		return same
-	})
-	f.Devices = append(f.Devices, d)
+	}
+	gone := len(f.Devices) - len(kept)
+	if add != nil {
+		kept = append(kept, *add)
+	} else if gone == 0 {
+		return 0, nil
+	}
+	f.Devices = kept
 	text, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
-		return "", err
+		return 0, err
 	}
-	return replaced, v.c.Devices.Write(append(text, '\n'))
+	return gone, v.c.Devices.Write(append(text, '\n'))
+}
+
+// Retire ends what an agent's address was given to when it goes away: its open
+// invites, and the records of the owner's devices (identity.md). The keys have
+// been revoked with the address.
+func (v *Invites) Retire(ctx context.Context, agentID string, a address.Address) error {
+	_, err := v.ForgetDevices(ctx, func(d OwnerDevice) bool { return d.AgentAddress == a })
+	return errors.Join(err, v.revokeAll(agentID))
 }

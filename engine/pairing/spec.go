@@ -6,7 +6,7 @@ package pairing
 
 import "time"
 
-// What the protocol fixes, PROTOCOL.md sections 1 to 3.
+// What the protocol fixes, PROTOCOL.md sections 1 to 3 and 7.
 const (
 	ChallengeTTL      = 120 * time.Second
 	MaxChallenges     = 256

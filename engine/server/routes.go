@@ -210,13 +210,13 @@ func (s *Server) pairInvite(x *exchange) {
 		x.refuse(s, x.body.drain(err))
 		return
 	}
-	raw, err := io.ReadAll(x.body) // never kept in the request log
+	raw, err := io.ReadAll(x.body)
 	if err != nil {
 		x.refuse(s, err)
 		return
 	}
-	from, _, _ := strings.Cut(x.r.Header.Get("X-Forwarded-For"), ",")
-	granted, err := s.c.Invites.Redeem(x.r.Context(), raw, cmp.Or(strings.TrimSpace(from), x.r.Host))
+	x.entry.keep([]byte(twin(raw)))
+	granted, err := s.c.Invites.Redeem(x.r.Context(), raw, redeemer(x.r))
 	if err != nil {
 		if status := fault.Of(err).Code.Status(); status == http.StatusUnauthorized || status == http.StatusForbidden {
 			s.pairs.Penalize(source(x.r), pairingPenalty)
@@ -225,6 +225,16 @@ func (s *Server) pairInvite(x *exchange) {
 		return
 	}
 	granted.Delivered(x.deliver(granted.Body))
+}
+
+// redeemer is what the ledger shows of a caller: the one the relay names, or
+// the socket's address.
+func redeemer(r *http.Request) string {
+	if !typedRelay(r) {
+		return peerAddr(r).String()
+	}
+	hop, _, _ := strings.Cut(r.Header.Get("X-Forwarded-For"), ",")
+	return cmp.Or(strings.TrimSpace(hop), r.Host)
 }
 
 func (s *Server) handshake(x *exchange) {

@@ -22,6 +22,7 @@ import (
 	"osaurus/engine/accesskey"
 	"osaurus/engine/address"
 	"osaurus/engine/agents"
+	"osaurus/engine/atomicfile"
 	"osaurus/engine/channel"
 	"osaurus/engine/identity"
 	"osaurus/engine/keystore"
@@ -43,6 +44,7 @@ type host struct {
 	agent   agents.Agent
 	other   agents.Agent
 	account *identity.Account
+	invites *pairing.Invites
 	client  *http.Client
 
 	mu  sync.Mutex
@@ -106,8 +108,19 @@ func newHostWith(t testing.TB, provider runner.Endpoint) *host {
 		},
 		Signer: h.agents.Signer, Keys: h.keys, Queue: pairing.NewQueue(nil, nil),
 	})
+	h.invites = pairing.NewInvites(pairing.InvitesConfig{
+		Agent: func(a address.Address) (pairing.InvitedAgent, bool) {
+			agent, ok := h.agents.ByAddress(a)
+			return invitedAgent(agent), ok
+		},
+		Signer: h.agents.Signer, Keys: h.keys, Devices: atomicfile.Plain(filepath.Join(dir, "devices.json")),
+		Ledger: func(id string) atomicfile.Document { return atomicfile.Plain(filepath.Join(dir, id+".json")) },
+		Master: func() (address.Address, bool) { return h.account.Address(), h.agents.Unlocked() },
+		URL:    func(a address.Address) (string, error) { return "https://" + a.Lower() + ".relay.example", nil },
+		Place:  func(a address.Address) string { return "https://" + a.Lower() + ".relay.example" },
+	})
 	h.Server = New(Config{
-		Version: "test", Settings: h.settings, Keys: h.keys, Agents: h.agents, Channel: channel.NewServer(channel.Config{Signer: h.agents.Signer}), Pairing: pair, Runner: run,
+		Version: "test", Settings: h.settings, Keys: h.keys, Agents: h.agents, Channel: channel.NewServer(channel.Config{Signer: h.agents.Signer}), Pairing: pair, Invites: h.invites, Runner: run,
 		Endpoint: endpoint, Memory: NewMemoryIngest(), Admin: func(context.Context) any { return map[string]string{"ok": "yes"} },
 		Health: func(context.Context) map[string]any { return map[string]any{"keystore": "memory"} }, Log: func(string, ...slog.Attr) {},
 	})
