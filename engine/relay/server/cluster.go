@@ -171,8 +171,12 @@ func (c *cluster) claim(t *tunnel, addrs []address.Address) {
 	}
 }
 
-func (c *cluster) release(addrs []address.Address) {
-	if len(addrs) == 0 || c == nil {
+func (c *cluster) release(t *tunnel, addrs []address.Address) {
+	if c == nil {
+		t.s.seen.note(t.s.c.Now(), addrs...)
+		return
+	}
+	if len(addrs) == 0 {
 		return
 	}
 	c.mu.Lock()
