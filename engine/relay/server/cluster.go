@@ -51,6 +51,9 @@ type cluster struct {
 	bad  atomic.Bool
 	next atomic.Int64 // when a directory that failed is asked again, Unix ns
 
+	behind atomic.Bool   // it may not have all that is carried here
+	failed chan struct{} // has room for one
+
 	cacheMu sync.Mutex
 	cache   map[address.Address]route
 
@@ -66,7 +69,7 @@ type route struct {
 
 func newCluster(s *Server, d Directory) *cluster {
 	ctx, stop := context.WithCancel(context.Background())
-	c := &cluster{s: s, dir: d, cache: map[address.Address]route{}, stop: stop}
+	c := &cluster{s: s, dir: d, cache: map[address.Address]route{}, failed: make(chan struct{}, 1), stop: stop}
 	c.announce(ctx)
 	c.work.Go(func() { c.keep(ctx) })
 	return c
@@ -90,6 +93,11 @@ func (c *cluster) do(ctx context.Context, f func(context.Context) error) bool {
 		return false // it was not the directory's fault
 	}
 	c.next.Store(time.Now().Add(retryEvery).UnixNano())
+	c.behind.Store(true)
+	select {
+	case c.failed <- struct{}{}:
+	default:
+	}
 	if !c.bad.Swap(true) {
 		c.s.c.Log.Warn("directory does not answer", slog.String("error", err.Error()))
 	}
@@ -105,7 +113,7 @@ func (c *cluster) announce(ctx context.Context) bool { return c.do(ctx, c.dir.An
 func (c *cluster) keep(ctx context.Context) {
 	for {
 		wait := announceEvery
-		if c.bad.Load() {
+		if c.behind.Load() {
 			wait = retryEvery
 		}
 		timer := time.NewTimer(wait)
@@ -113,16 +121,49 @@ func (c *cluster) keep(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 			return
+		case <-c.failed:
+			timer.Stop()
+			if !c.pause(ctx) {
+				return
+			}
 		case <-timer.C:
 		}
-		was := c.bad.Load()
-		if c.announce(ctx) && was {
+		if c.announce(ctx) && c.behind.Swap(false) {
 			c.s.refreshAll()
 		}
 	}
 }
 
-// refreshAll has every tunnel refreshed now.
+// pause waits until the directory may be asked again, and reports false when
+// ctx ended.
+func (c *cluster) pause(ctx context.Context) bool {
+	timer := time.NewTimer(retryEvery)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// RefreshNow has every agent refreshed in the directory now, as pongs do one by
+// one, waits for that, and returns how many are still carried here.
+func (s *Server) RefreshNow() int {
+	s.refreshAll()
+	s.mu.Lock()
+	all := make([]*tunnel, 0, len(s.tunnels))
+	for t := range s.tunnels {
+		all = append(all, t)
+	}
+	s.mu.Unlock()
+	for _, t := range all {
+		t.work.Wait()
+	}
+	return s.hosts.count()
+}
+
+// refreshAll has every tunnel refreshed, beside the caller.
 func (s *Server) refreshAll() {
 	s.mu.Lock()
 	all := make([]*tunnel, 0, len(s.tunnels))
@@ -171,8 +212,12 @@ func (c *cluster) claim(t *tunnel, addrs []address.Address) {
 	}
 }
 
-func (c *cluster) release(addrs []address.Address) {
-	if len(addrs) == 0 || c == nil {
+func (c *cluster) release(t *tunnel, addrs []address.Address) {
+	if c == nil {
+		t.s.seen.note(t.s.c.Now(), addrs...)
+		return
+	}
+	if len(addrs) == 0 {
 		return
 	}
 	c.mu.Lock()

@@ -124,7 +124,7 @@ func (t *tunnel) removeAgent(text string) {
 	}
 	t.send(&wire.Frame{Type: wire.AgentRemoved, Address: a.Lower()})
 	t.fail(func(e *exchange) bool { return e.agent == a })
-	t.s.cluster.release([]address.Address{a})
+	t.s.cluster.release(t, []address.Address{a})
 }
 
 // refresh keeps the tunnel's addresses in the directory, beside the reading.

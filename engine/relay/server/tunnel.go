@@ -92,7 +92,7 @@ func (t *tunnel) end() {
 	t.mu.Unlock()
 	lost := t.s.hosts.drop(t)
 	t.fail(func(*exchange) bool { return true })
-	t.s.cluster.release(lost)
+	t.s.cluster.release(t, lost)
 	t.out.done.Wait()
 	t.out.abort()
 	t.work.Wait()

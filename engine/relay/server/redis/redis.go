@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -48,11 +49,21 @@ type Options struct {
 	Now         func() time.Time
 }
 
+// quiet takes the library's own lines: the relay says once that Redis does not
+// answer, in its own log.
+type quiet struct{}
+
+// Printf implements the library's logger.
+func (quiet) Printf(context.Context, string, ...any) {}
+
+var silence = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
+
 // errPassword keeps passwords out of process lists.
 var errPassword = errors.New("a Redis URL may not contain a password: put it in a file")
 
 // Open returns a directory. It does not connect yet: Redis may come later.
 func Open(o Options) (*Directory, error) {
+	silence()
 	u, err := url.Parse(o.URL)
 	if err != nil {
 		return nil, errors.New("the Redis URL does not parse") // the error would repeat it
