@@ -206,7 +206,7 @@ func classify(err error) (exit int, code, next string) {
 func nextFor(code string) string {
 	switch code {
 	case "no_master":
-		return "osaurus identity create"
+		return "osaurus identity create, or with its 24 words: osaurus identity restore"
 	case "master_exists":
 		return "osaurus identity show"
 	case "keystore_locked":
