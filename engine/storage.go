@@ -126,6 +126,9 @@ func (e *Engine) storageFindings(ctx context.Context) []Finding {
 		if st.State == storage.StateRefused && !st.Waits() {
 			f = append(f, Finding{"store", "error", "The store " + string(st.ID) + " stays closed: " + string(st.Issue), st.Explain(), st.Next})
 		}
+		if st.State == storage.StateConverts {
+			f = append(f, Finding{"store", "warning", "The store " + string(st.ID) + " is not encrypted with the present key yet", st.Explain(), st.Next})
+		}
 	}
 	if left, err := e.Storage.Remains(); err == nil {
 		for _, r := range left {

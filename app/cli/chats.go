@@ -28,7 +28,11 @@ func (a *app) chatCommands(root *cobra.Command) {
 			}
 			return a.result(chat, func() {
 				for _, t := range chat.Messages {
-					a.out("%s  %s", a.term.paint(dim, t.Created.Local().Format(time.DateTime)), a.term.paint(bold, t.Role))
+					when := "(no time)" // an older host kept none
+					if !t.Created.IsZero() {
+						when = t.Created.Local().Format(time.DateTime)
+					}
+					a.out("%s  %s", a.term.paint(dim, when), a.term.paint(bold, t.Role))
 					a.out("%s", t.Content)
 					if t.Attachments > 0 {
 						a.out("(%d attachments)", t.Attachments)

@@ -211,7 +211,7 @@ func nextFor(code string) string {
 	}
 	switch code {
 	case "no_master":
-		return "osaurus identity create"
+		return "osaurus identity create, or with its 24 words: osaurus identity restore"
 	case "master_exists":
 		return "osaurus identity show"
 	case "keystore_locked":

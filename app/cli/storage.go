@@ -183,7 +183,7 @@ func (a *app) showStorage(s storage.Status) {
 		}
 		a.out("%-24s %10s  %-10s %s", st.ID, size(st.Bytes), st.Format, state)
 		switch {
-		case st.State != storage.StateRefused:
+		case st.State != storage.StateRefused && st.State != storage.StateConverts:
 		case st.Next == s.Key.Next: // said once
 			a.out("    %s", st.Explain())
 		default:
@@ -201,7 +201,11 @@ func (a *app) bar() *progress {
 	if a.term.interactive && !a.quiet && !a.json {
 		w = a.Stderr
 	}
-	return &progress{progressbar.NewOptions64(-1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())}
+	return newProgress(w, 100*time.Millisecond)
+}
+
+func newProgress(w io.Writer, throttle time.Duration) *progress {
+	return &progress{progressbar.NewOptions64(-1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true), progressbar.OptionShowCount(), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(throttle), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())}
 }
 
 func (p *progress) show(at storage.Progress) {

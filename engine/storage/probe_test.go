@@ -63,3 +63,23 @@ func TestPostureCopyIsOnlyACopy(t *testing.T) {
 	}
 	must(t, s.Close())
 }
+
+// TestStatusOfAnOlderHost: what is still plaintext is not called encrypted, and
+// says when it will be.
+func TestStatusOfAnOlderHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	olderHostWith(w, ChatHistory)
+	s := w.open()
+	must(t, s.Probe(t.Context()))
+	st, err := s.Status()
+	must(t, err)
+	if got := st.Stores[0]; got.ID != ChatHistory || got.State != StateConverts || got.Next != "osaurus storage encrypt" || !strings.Contains(got.Explain(), "at its next use") {
+		t.Errorf("%+v: %s", got, got.Explain())
+	}
+	_, err = s.SetPosture(t.Context(), PostureEncrypted, nil)
+	must(t, err)
+	if st, err = s.Status(); err != nil || st.Stores[0].State != StateReady || st.Stores[0].Next != "" {
+		t.Errorf("%+v, %v", st.Stores[0], err)
+	}
+}

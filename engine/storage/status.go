@@ -127,7 +127,7 @@ func (s *Storage) statusOf(id ID) StoreStatus {
 	case create:
 		st.State = StateNew
 	case encryptThen, rekeyThen:
-		st.State = StateConverts
+		st.State, st.Next = StateConverts, "osaurus storage encrypt"
 	case refuse:
 		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.keyState, exists(s.file(saltFile)))
 	case openPlain, openEncrypted:
@@ -175,8 +175,13 @@ func (st StoreStatus) Waits() bool {
 
 // Explain says in plain words what is the matter.
 func (st StoreStatus) Explain() string {
-	if st.Waits() {
+	switch {
+	case st.Waits():
 		return "It holds nothing yet; it starts when the key is back."
+	case st.State == StateConverts && st.Format == sqlcipher.Plaintext.String():
+		return "An older host left it in plaintext. It is encrypted at its next use."
+	case st.State == StateConverts:
+		return "It has an older key. It gets the present one at its next use."
 	}
 	return st.Issue.Explain()
 }

@@ -158,12 +158,13 @@ func (s *Storage) Issues() []Issue {
 // programs from taking its log away (storage.md section 3).
 func (s *Storage) sniff(id ID) (sqlcipher.Format, error) {
 	path := s.file(id.path())
-	if format, open := s.inUse.Load(id); open {
+	known, _ := s.inUse.Load(id)
+	if format, open := known.(sqlcipher.Format); open {
 		_, err := disk.Regular(path)
 		if missing(err) {
 			return sqlcipher.Missing, nil
 		}
-		return format.(sqlcipher.Format), err
+		return format, err
 	}
 	format, _, err := sqlcipher.Detect(path)
 	return format, err
