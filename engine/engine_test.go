@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
@@ -17,12 +19,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"osaurus/engine"
+	"osaurus/engine/channel"
 	"osaurus/engine/eventlog"
 	"osaurus/engine/fault"
 	"osaurus/engine/identity"
@@ -202,6 +206,57 @@ func TestTwoHosts(t *testing.T) {
 		nothingReadable(t, home, "pumpernickel", "osk-v1.")
 		verifyLog(t, home)
 	}
+}
+
+// TestHybridIsPinned: a peer that was paired with the post-quantum exchange is
+// not spoken to without it, until it is paired anew.
+func TestHybridIsPinned(t *testing.T) {
+	t.Parallel()
+	alice, bob := start(t, t.TempDir()), start(t, t.TempDir())
+	var strip atomic.Bool
+	front := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(alice.url)
+		if !strip.Load() || r.In.URL.Path != "/secure/session" {
+			return
+		}
+		body, err := io.ReadAll(r.In.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		before, rest, _ := bytes.Cut(body, []byte(`"pqPub":"`))
+		_, after, _ := bytes.Cut(rest, []byte(`",`))
+		body = append(bytes.Clone(before), after...)
+		r.Out.Body, r.Out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	}})
+	t.Cleanup(front.Close)
+	target := alice.agent()
+	var err error
+	if target.BaseURL, err = url.Parse(front.URL); err != nil {
+		t.Fatal(err)
+	}
+	pair := func() pairing.Peer {
+		t.Helper()
+		wait := alice.approve(pairing.NinetyDays)
+		peer, err := bob.Pair(t.Context(), target, "assistant")
+		wait()
+		if err != nil || !peer.PQ {
+			t.Fatalf("%+v, %v", peer, err)
+		}
+		return peer
+	}
+	peer := pair()
+	strip.Store(true)
+	if _, _, err := bob.ask(peer, "x"); !errors.Is(err, channel.ErrNotHybrid) {
+		t.Errorf("stripped: %v", err)
+	}
+	strip.Store(false)
+	if status, _, err := bob.ask(peer, "x"); err != nil || status != http.StatusOK {
+		t.Errorf("%d %v", status, err)
+	}
+	if known, err := bob.Peers.Find("assistant"); err != nil || !known.PQ {
+		t.Errorf("%+v %v", known, err)
+	}
+	pair() // anew, over the same address
 }
 
 func verifyLog(t *testing.T, home string) {

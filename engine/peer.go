@@ -2,8 +2,10 @@ package engine
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 
 	"osaurus/engine/address"
@@ -27,10 +29,36 @@ func (l *lines) get(e *Engine, base *url.URL, pinned address.Address) *channel.T
 	}
 	t := l.open[key]
 	if t == nil {
-		t = channel.NewTransport(channel.TransportConfig{Base: e.transportTo(base), Peer: base, Pinned: pinned, Now: e.ports.Now, Rand: e.ports.Rand})
+		t = e.transport(base, pinned)
 		l.open[key] = t
 	}
 	return t
+}
+
+// transport opens a channel that insists on what is known of the peer.
+func (e *Engine) transport(base *url.URL, pinned address.Address) *channel.Transport {
+	c := channel.TransportConfig{Base: e.transportTo(base), Peer: base, Pinned: pinned, Now: e.ports.Now, Rand: e.ports.Rand}
+	if p, err := e.Peers.Find(pinned.String()); err == nil && p.PQ {
+		c.Hybrid = channel.HybridRequired
+	}
+	c.OnHybrid = func() {
+		if err := e.Peers.PinHybrid(pinned); err != nil {
+			e.ports.Logger.Warn("the post-quantum exchange is not pinned", slog.String("error", err.Error()))
+		}
+	}
+	return channel.NewTransport(c)
+}
+
+// forget closes the channels to an address: it was paired anew.
+func (l *lines) forget(a address.Address) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, t := range l.open {
+		if strings.HasPrefix(key, a.Lower()+" ") {
+			t.Close()
+			delete(l.open, key)
+		}
+	}
 }
 
 func (l *lines) close() {
@@ -54,6 +82,9 @@ func (e *Engine) PairingKey(ctx context.Context) (identity.PairingKey, error) {
 
 // Pair asks another host's owner for access to an agent and keeps it.
 func (e *Engine) Pair(ctx context.Context, t pairing.Target, name string) (pairing.Peer, error) {
+	if err := e.Peers.Room(t.Address); err != nil {
+		return pairing.Peer{}, err
+	}
 	key, err := e.PairingKey(ctx)
 	if err != nil {
 		return pairing.Peer{}, err
@@ -66,6 +97,7 @@ func (e *Engine) Pair(ctx context.Context, t pairing.Target, name string) (pairi
 		return pairing.Peer{}, err
 	}
 	defer got.Key.Destroy()
+	defer e.lines.forget(t.Address)
 	return e.Peers.Add(ctx, t, name, got)
 }
 

@@ -19,6 +19,7 @@ import (
 	"osaurus/engine/address"
 	"osaurus/engine/agents"
 	"osaurus/engine/atomicfile"
+	"osaurus/engine/channel"
 	"osaurus/engine/fault"
 	"osaurus/engine/pairing"
 	"osaurus/engine/relay"
@@ -328,7 +329,12 @@ func (e *Engine) AcceptInvite(ctx context.Context, link, name string) (pairing.P
 	if err != nil {
 		return pairing.Peer{}, err
 	}
-	client := http.Client{Transport: e.lines.get(e, place, addr)}
+	if err := e.Peers.Room(addr); err != nil {
+		return pairing.Peer{}, err
+	}
+	line := e.redeemer(place, addr)
+	defer line.Close()
+	client := http.Client{Transport: line}
 	got, err := pairing.Accept(ctx, &client, in, addr, e.Settings().RelayDomain, e.ports.Rand)
 	if err != nil {
 		return pairing.Peer{}, err
@@ -345,7 +351,12 @@ func (e *Engine) PairOwn(ctx context.Context, addr address.Address, name string)
 	}
 	defer master.Destroy()
 	device := e.Account.Device()
-	client := http.Client{Transport: e.lines.get(e, place, addr)}
+	if err := e.Peers.Room(addr); err != nil {
+		return pairing.Peer{}, err
+	}
+	line := e.redeemer(place, addr)
+	defer line.Close()
+	client := http.Client{Transport: line}
 	got, err := pairing.RedeemOwner(ctx, &client, master, place, addr, pairing.Device{ID: device.ID, Name: device.Name}, e.ports.Rand)
 	if err != nil {
 		return pairing.Peer{}, err
@@ -353,10 +364,17 @@ func (e *Engine) PairOwn(ctx context.Context, addr address.Address, name string)
 	return e.keep(ctx, got, name)
 }
 
+// redeemer is a channel for one redemption. What was known of the peer counts
+// no longer: it is being paired anew.
+func (e *Engine) redeemer(place *url.URL, addr address.Address) *channel.Transport {
+	return channel.NewTransport(channel.TransportConfig{Base: e.transportTo(place), Peer: place, Pinned: addr, Now: e.ports.Now, Rand: e.ports.Rand})
+}
+
 func (e *Engine) keep(ctx context.Context, got pairing.Accepted, name string) (pairing.Peer, error) {
 	defer got.Key.Destroy()
 	if strings.TrimSpace(name) == "" {
 		name = got.Name
 	}
+	defer e.lines.forget(got.Address)
 	return e.Peers.Add(ctx, pairing.Target{BaseURL: got.URL, Address: got.Address}, name, got.Paired)
 }

@@ -45,6 +45,7 @@ type Target struct {
 	BaseURL *url.URL
 	AgentID string
 	Address address.Address
+	PQ      bool // the TXT record says so
 }
 
 // Paired is the outcome. The caller destroys Key.
@@ -52,6 +53,7 @@ type Paired struct {
 	Address   address.Address
 	Permanent bool
 	Expires   int64 // Unix seconds; 0 means never
+	PQ        bool  // its channel has the post-quantum exchange
 	Key       secret.Bytes
 }
 
@@ -137,7 +139,7 @@ func checkReply(raw []byte, pinned address.Address, nonce string, own recipient)
 		token.Destroy()
 		return Paired{}, ErrBadReply
 	}
-	p := Paired{Address: pinned, Permanent: r.IsPermanent, Key: token}
+	p := Paired{Address: pinned, Permanent: r.IsPermanent, PQ: r.PQ == hasPQ, Key: token}
 	if claims.Expires != nil {
 		p.Expires = *claims.Expires
 	}

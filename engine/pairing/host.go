@@ -83,11 +83,15 @@ type request struct {
 	EncPub           *string `json:"encPub"`
 }
 
+// hasPQ says that our channel has the post-quantum exchange (decisions C20).
+const hasPQ = 1
+
 // Reply is the body of a granted request.
 type Reply struct {
 	AgentAddress    address.Address `json:"agentAddress"`
 	APIKey          string          `json:"apiKey"` // always empty: the key travels sealed
 	IsPermanent     bool            `json:"isPermanent"`
+	PQ              int             `json:"pq,omitempty"` // 1: the channel's post-quantum exchange
 	ServerSignature string          `json:"serverSignature"`
 	SealedAPIKey    Sealed          `json:"sealedApiKey"`
 	SecureChannel   bool            `json:"secureChannel"`
@@ -231,7 +235,7 @@ func (h *Host) reply(ctx context.Context, signer identity.Signer, agent Agent, w
 	if err != nil {
 		return nil, err
 	}
-	return canonjson.Marshal(Reply{AgentAddress: agent.Address, IsPermanent: v == Permanent, ServerSignature: sig.String(), SealedAPIKey: sealed, SecureChannel: true})
+	return canonjson.Marshal(Reply{AgentAddress: agent.Address, IsPermanent: v == Permanent, PQ: hasPQ, ServerSignature: sig.String(), SealedAPIKey: sealed, SecureChannel: true})
 }
 
 // revoke must not be stopped by the request that failed.

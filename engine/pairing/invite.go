@@ -174,6 +174,7 @@ type InviteReply struct {
 	AgentAddress     address.Address `json:"agentAddress"`
 	AgentName        string          `json:"agentName"`
 	AgentDescription string          `json:"agentDescription,omitempty"`
+	PQ               int             `json:"pq,omitempty"` // 1: the channel's post-quantum exchange
 	RelayBaseURL     string          `json:"relayBaseURL"`
 	APIKey           string          `json:"apiKey"` // always empty: the key travels sealed
 	SealedAPIKey     Sealed          `json:"sealedApiKey"`
@@ -333,5 +334,5 @@ func (v *Invites) reply(agent InvitedAgent, url, description string, pub encPub,
 	if err != nil {
 		return nil, err
 	}
-	return canonjson.Marshal(InviteReply{AgentAddress: agent.Address, AgentName: agent.Name, AgentDescription: description, RelayBaseURL: url, SealedAPIKey: sealed, SecureChannel: true})
+	return canonjson.Marshal(InviteReply{AgentAddress: agent.Address, AgentName: agent.Name, AgentDescription: description, PQ: hasPQ, RelayBaseURL: url, SealedAPIKey: sealed, SecureChannel: true})
 }

@@ -408,7 +408,7 @@ func TestRedeemed(t *testing.T) {
 		t.Fatal(err)
 	}
 	delete(reply, "sealedApiKey")
-	want := map[string]any{"agentAddress": h.agent.Address.String(), "agentName": h.agent.Name, "agentDescription": "Helps", "relayBaseURL": in.URL, "apiKey": "", "secureChannel": true}
+	want := map[string]any{"agentAddress": h.agent.Address.String(), "agentName": h.agent.Name, "agentDescription": "Helps", "relayBaseURL": in.URL, "apiKey": "", "secureChannel": true, "pq": float64(1)}
 	if !maps.Equal(reply, want) {
 		t.Errorf("reply %v", reply)
 	}

@@ -203,7 +203,7 @@ func (r redemption) post(ctx context.Context, client *http.Client, place *url.UR
 		token.Destroy()
 		return Accepted{}, ErrBadReply
 	}
-	got := Accepted{Paired: Paired{Address: addr, Key: token}, Name: PeerName(reply.AgentName), URL: place}
+	got := Accepted{Paired: Paired{Address: addr, PQ: reply.PQ == hasPQ, Key: token}, Name: PeerName(reply.AgentName), URL: place}
 	if claims.Expires != nil {
 		got.Expires = *claims.Expires
 	}

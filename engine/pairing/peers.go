@@ -34,6 +34,7 @@ type Peer struct {
 	LastUsed  int64           `json:"last_used,omitempty"`
 	Expires   int64           `json:"expires_at,omitempty"` // 0 means never
 	Permanent bool            `json:"permanent,omitempty"`
+	PQ        bool            `json:"pq,omitempty"` // a handshake without the post-quantum exchange is refused
 }
 
 // Peers is the list in identity/peers.json. It is safe for concurrent use.
@@ -86,6 +87,22 @@ func (p *Peers) loadLocked() error {
 	return nil
 }
 
+// Room reports whether Add would have room for an address, before anything is
+// asked of its host.
+func (p *Peers) Room(a address.Address) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.loadLocked(); err != nil {
+		return err
+	}
+	if len(p.list) >= MaxPeers && p.indexLocked(a) < 0 {
+		return errFull
+	}
+	return nil
+}
+
+var errFull = fault.WithText(fault.Usage, fmt.Sprintf("a host keeps at most %d peers; forget some first", MaxPeers))
+
 // Add stores a pairing: the key first, then the record, so that a record
 // always has its key. A peer with the same address is replaced.
 func (p *Peers) Add(ctx context.Context, t Target, name string, got Paired) (Peer, error) {
@@ -96,12 +113,12 @@ func (p *Peers) Add(ctx context.Context, t Target, name string, got Paired) (Pee
 	}
 	next := slices.DeleteFunc(slices.Clone(p.list), func(x Peer) bool { return x.Address == got.Address })
 	if len(next) >= MaxPeers {
-		return Peer{}, fault.WithText(fault.Usage, fmt.Sprintf("a host keeps at most %d peers; forget some first", MaxPeers))
+		return Peer{}, errFull
 	}
 	if err := p.vault.Put(ctx, PeerService, got.Address.Lower(), got.Key); err != nil {
 		return Peer{}, fmt.Errorf("storing the access key: %w", err)
 	}
-	peer := Peer{Address: got.Address, AgentID: t.AgentID, Name: PeerName(name), BaseURL: t.BaseURL.String(), PairedAt: p.now().Unix(), Expires: got.Expires, Permanent: got.Permanent}
+	peer := Peer{Address: got.Address, AgentID: t.AgentID, Name: PeerName(name), BaseURL: t.BaseURL.String(), PairedAt: p.now().Unix(), Expires: got.Expires, Permanent: got.Permanent, PQ: got.PQ || t.PQ}
 	return peer, p.saveLocked(append(next, peer))
 }
 
@@ -187,6 +204,15 @@ func (p *Peers) Rename(a address.Address, name string) error {
 // Used notes where and when a peer answered.
 func (p *Peers) Used(a address.Address, baseURL string) error {
 	return p.edit(a, func(x *Peer) { x.LastUsed, x.BaseURL = p.now().Unix(), baseURL })
+}
+
+// PinHybrid notes that a peer's channel has the post-quantum exchange. Only
+// pairing anew takes that back (decisions C20).
+func (p *Peers) PinHybrid(a address.Address) error {
+	if known, err := p.Find(a.String()); err != nil || known.PQ {
+		return err
+	}
+	return p.edit(a, func(x *Peer) { x.PQ = true })
 }
 
 func (p *Peers) edit(a address.Address, change func(*Peer)) error {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -203,8 +204,8 @@ func (r *Runner) complete(ctx context.Context, who Caller, a agents.Agent, req R
 	if err := w.finish(); err != nil {
 		return err
 	}
-	if req.SessionID == "" {
-		return nil
+	if scope.Session == "" { // a conversation of one turn, which nobody continues
+		scope.Session = strings.Replace(id, completionPrefix, "run-", 1)
 	}
 	last := req.Messages[len(req.Messages)-1]
 	return r.c.Chats.Append(ctx, scope, last, textMessage("assistant", w.text()))
@@ -262,10 +263,12 @@ func withContext(a agents.Agent, history []Message, req Request) []json.RawMessa
 	return append(all, req.rawMessages()...)
 }
 
+const completionPrefix = "chatcmpl-"
+
 func (r *Runner) completionID() (string, error) {
 	var raw [12]byte
 	if _, err := io.ReadFull(r.c.Rand, raw[:]); err != nil {
 		return "", fmt.Errorf("naming the completion: %w", err)
 	}
-	return "chatcmpl-" + hex.EncodeToString(raw[:]), nil
+	return completionPrefix + hex.EncodeToString(raw[:]), nil
 }
