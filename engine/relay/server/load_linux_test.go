@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -42,7 +43,8 @@ func inUse() int64 {
 // 65th request on one of these, and memory that stays where it is. It measures
 // the process, so nothing runs beside it.
 func TestLoad(t *testing.T) { //nolint:paralleltest // see above
-	r := newRig(t)
+	var shift atomic.Int64 // of the limiter's clock
+	r := newRig(t, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(shift.Load())) } })
 	before := inUse()
 	idle := make([]*host, *loadTunnels)
 	for i := range idle {
@@ -64,6 +66,8 @@ func TestLoad(t *testing.T) { //nolint:paralleltest // see above
 
 	var inside atomic.Int64
 	free := make(chan struct{})
+	release := sync.OnceFunc(func() { close(free) })
+	defer release()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: begun\n\n")
@@ -84,6 +88,7 @@ func TestLoad(t *testing.T) { //nolint:paralleltest // see above
 			t.Fatal(err)
 		}
 		after[round] = inUse()
+		shift.Add(int64(minute))
 	}
 	t.Logf("after %d streams %d KiB, after as many again %d KiB", *loadStreams, after[0]>>10, after[1]>>10)
 	if grown := after[1] - after[0]; grown > 4<<20+after[0]/10 {
@@ -98,7 +103,7 @@ func TestLoad(t *testing.T) { //nolint:paralleltest // see above
 	if got := r.get(place(agentN(0), "/wait")); got.status != http.StatusServiceUnavailable {
 		t.Errorf("the 65th: %d", got.status)
 	}
-	close(free)
+	release()
 	waiting.Wait()
 
 	for i, h := range idle { // all of them still answer
