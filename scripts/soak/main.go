@@ -28,6 +28,7 @@ var steps = []step{
 	{"kills", "1,000 processes killed while they store rows and rotate the key", []string{"./engine/storage", "-run", "^TestKilled$", "-kills", "1000"}},
 	{"faults", "kill, full disk and failed fsync at every system call of each operation", []string{"./engine/storage", "-run", "^TestSystemFaults$", "-faults"}},
 	{"large", "1 GiB of chats and 10,000 attachments in 100 MiB of memory, cancelled and done", []string{"./engine/storage", "-run", "^TestLarge$", "-large", "1024", "-v"}},
+	{"relay", "1,000 idle tunnels from 50 addresses and 200 streams over 4 hosts", []string{"./engine/relay/server", "-run", "^TestLoad$", "-tunnels", "1000", "-streams", "200", "-v"}},
 	{"stock", "the tests of databases with the driver's own crypto", []string{"-tags=sqlite_fts5,sqlite_json,osaurus_stockcrypto", "./engine/storage/..."}},
 }
 

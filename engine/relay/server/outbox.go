@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // outbox sends the frames of a tunnel in order. It has a goroutine only while
@@ -79,18 +80,14 @@ func (o *outbox) next() []byte {
 }
 
 func (o *outbox) run() {
-	for {
-		raw := o.next()
-		if raw == nil {
-			break
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), writeTime)
-		err := o.conn.Write(ctx, raw)
-		cancel()
-		if err != nil {
+	late := time.AfterFunc(writeTime, o.abort) // a host that does not read is as good as gone
+	for raw := o.next(); raw != nil; raw = o.next() {
+		late.Reset(writeTime)
+		if o.conn.Write(context.Background(), raw) != nil {
 			o.abort()
 		}
 	}
+	late.Stop()
 	o.mu.Lock()
 	last := o.closed && !o.broken && !o.running && o.code != 0
 	code := o.code

@@ -78,22 +78,24 @@ func (s *socket) Read(ctx context.Context) ([]byte, error) {
 }
 
 func (s *socket) read(b *bytes.Buffer, r io.Reader) error {
+	limited := &io.LimitedReader{R: r, N: plain}
+	n, err := b.ReadFrom(limited)
+	if err != nil || n < plain {
+		return err
+	}
 	late := time.AfterFunc(frameTime, s.Abort)
 	defer late.Stop()
 	taken := 0
 	defer func() { s.held.release(taken) }()
 	for {
-		n, err := b.ReadFrom(io.LimitReader(r, plain))
-		if err != nil {
-			return err
-		}
-		if n < plain {
-			return nil
-		}
 		if !s.held.take(plain) {
 			return errOverloaded
 		}
 		taken += plain
+		limited.N = plain
+		if n, err = b.ReadFrom(limited); err != nil || n < plain {
+			return err
+		}
 	}
 }
 

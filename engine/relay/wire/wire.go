@@ -118,12 +118,6 @@ type Frame struct {
 	Data      string            `json:"data,omitzero"`
 }
 
-// Marshal writes a frame. Characters that a host may not have sent, invalid
-// UTF-8, become U+FFFD.
-func (f *Frame) Marshal() ([]byte, error) {
-	return json.Marshal(f, jsontext.AllowInvalidUTF8(true), json.Deterministic(true))
-}
-
 // Errors of parsing. They never contain the frame.
 var (
 	ErrJSON  = errors.New("relay: not JSON, or not an object")
@@ -165,11 +159,11 @@ func salvage(raw []byte) (Frame, error) {
 func (f *Frame) valid() bool {
 	switch f.Type {
 	case Response:
-		return f.validID() && f.Status != 0 && validHeaders(f.Headers) && (f.Body == nil || Length(*f.Body) <= MaxBody)
+		return f.validID() && f.Status != 0 && validHeaders(f.Headers) && (f.Body == nil || within(*f.Body, MaxBody))
 	case StreamStart:
 		return f.validID() && f.Status != 0 && validHeaders(f.Headers)
 	case StreamChunk:
-		return f.validID() && Length(f.Data) <= MaxChunk
+		return f.validID() && within(f.Data, MaxChunk)
 	case StreamEnd, Cancel:
 		return f.validID()
 	case Request:
@@ -190,20 +184,24 @@ func (f *Frame) valid() bool {
 	return f.Type != "" // unknown ones are passed over
 }
 
-func (f *Frame) validID() bool     { return f.ID != "" && Length(f.ID) <= MaxID }
-func validNonce(nonce string) bool { return Length(nonce) <= MaxNonce }
+func (f *Frame) validID() bool     { return f.ID != "" && within(f.ID, MaxID) }
+func validNonce(nonce string) bool { return within(nonce, MaxNonce) }
 
 func validHeaders(h map[string]string) bool {
 	if h == nil || len(h) > MaxHeaders {
 		return false
 	}
 	for name, value := range h {
-		if Length(name) > MaxName || Length(value) > MaxValue {
+		if !within(name, MaxName) || !within(value, MaxValue) {
 			return false
 		}
 	}
 	return true
 }
+
+// within reports whether s has at most so many characters. There are never more
+// than bytes, so most need not be counted.
+func within(s string, most int) bool { return len(s) <= most || Length(s) <= most }
 
 // Length counts the characters of s as JavaScript does. An invalid byte is one:
 // it is sent as U+FFFD.
