@@ -75,3 +75,24 @@ func TestChatsOutliveTheHost(t *testing.T) {
 		nothingReadable(t, home, "pumpernickel")
 	}
 }
+
+// TestRunsWithoutASession are kept too, each by itself and without a past.
+func TestRunsWithoutASession(t *testing.T) {
+	t.Parallel()
+	alice, bob := start(t, t.TempDir()), start(t, t.TempDir())
+	wait := alice.approve(pairing.NinetyDays)
+	peer, err := bob.Pair(t.Context(), alice.agent(), "assistant")
+	wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, prompt := range []string{"first", "second"} {
+		if status, out, err := bob.ask(peer, prompt); err != nil || status != http.StatusOK {
+			t.Fatalf("%d %s %v", status, out, err)
+		}
+	}
+	list, err := alice.Chats.List(t.Context(), chats.Filter{})
+	if err != nil || len(list) != 2 || list[0].TurnCount != 2 || list[1].TurnCount != 2 {
+		t.Errorf("%+v %v", list, err)
+	}
+}

@@ -234,11 +234,11 @@ func (e *Engine) RelayStatus() []Relay {
 // are not.
 func (e *Engine) relayFindings() []Finding {
 	var f []Finding
-	connected := 0
+	var connected []string
 	for _, r := range e.RelayStatus() {
 		switch r.State {
 		case relay.Connected:
-			connected++
+			connected = append(connected, r.Name)
 		case relay.ServedElsewhere:
 			f = append(f, Finding{"relay", "warning", r.Name + " is reached on another device of yours", "That device took over its place at the relay. To have it here again, enable it again.", "osaurus relay enable " + strconv.Quote(r.Name)})
 		case relay.Failed:
@@ -248,8 +248,8 @@ func (e *Engine) relayFindings() []Finding {
 		case relay.Disconnected: // nothing serves
 		}
 	}
-	if connected > 0 {
-		f = append(f, Finding{ID: "relay", Level: "ok", Title: fmt.Sprintf("%d of your agents are reached through the relay", connected)})
+	if len(connected) > 0 {
+		f = append(f, Finding{ID: "relay", Level: "ok", Title: "Reached through the relay: " + strings.Join(connected, ", ")})
 	}
 	return f
 }

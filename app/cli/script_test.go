@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,10 +58,11 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { _ = os.RemoveAll(short) })
 			env.Setenv("HOME", short)
 			env.Setenv("H", short)
+			env.Values[relayKey{}] = new(func())
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"host": host, "approve": approve, "nosecrets": noSecrets, "first": first,
+			"host": host, "relay": relay, "approve": approve, "nosecrets": noSecrets, "first": first,
 		},
 	})
 }
@@ -120,6 +122,44 @@ func host(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	ts.Defer(stop)
 }
+
+// relay starts one in the background and sets RELAY to its domain; "relay stop"
+// ends it. It is drained when the script ends.
+func relay(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) == 1 {
+		stop, ok := ts.Value(relayKey{}).(*func())
+		if !ok || *stop == nil {
+			ts.Fatalf("no relay runs")
+		}
+		(*stop)()
+		return
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	at := free.Addr().String()
+	ts.Check(free.Close())
+	domain := "localhost" + at[strings.LastIndexByte(at, ':'):]
+	cmd := command(ts, "relay", "serve", "--listen", at, "--domain", domain)
+	talk, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	lines := bufio.NewReader(talk)
+	line, err := lines.ReadString('\n')
+	if err != nil || !strings.Contains(line, at) {
+		ts.Fatalf("the relay did not start: %s %v", line, err)
+	}
+	ts.Setenv("RELAY", domain)
+	stop := sync.OnceFunc(func() {
+		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+		_, err := io.Copy(io.Discard, lines)
+		ts.Check(err)
+		ts.Check(cmd.Wait())
+	})
+	*ts.Value(relayKey{}).(*func()) = stop //nolint:errcheck // set up below
+	ts.Defer(stop)
+}
+
+type relayKey struct{}
 
 // approve answers the next request to pair: "approve HOME VALIDITY" returns
 // when it listens, and answers in the background.
