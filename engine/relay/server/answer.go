@@ -138,10 +138,10 @@ func (w *answer) relay(ctx context.Context, t *tunnel, e *exchange) {
 
 // broke ends an answer that will not be whole.
 func (w *answer) broke(why cause, begun bool) {
-	switch {
-	case why == badFrame || why == badAnswer:
+	switch why {
+	case badFrame, badAnswer:
 		w.s.stats.badResponses.Add(1)
-	case why == slowCaller:
+	case slowCaller:
 		w.s.stats.slow.Add(1)
 	}
 	switch {

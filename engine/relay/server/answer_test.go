@@ -285,11 +285,11 @@ func TestPatience(t *testing.T) {
 		pong := func() { b.put(m, &wire.Frame{Type: wire.Pong}) }
 		c := b.call("GET", agentN(0), "/", nil)
 		b.take(m)
-		time.Sleep(firstByte - time.Millisecond)
+		elapse(firstByte - time.Millisecond)
 		if c.String() != "waiting" {
 			t.Fatalf("early: %s", c)
 		}
-		time.Sleep(2 * time.Millisecond)
+		elapse(2 * time.Millisecond)
 		if got := c.String(); got != `504 {"error":"gateway_timeout"}` || !strings.Contains(b.says(m), "cancel") {
 			t.Error(got)
 		}
@@ -297,10 +297,10 @@ func TestPatience(t *testing.T) {
 		c = b.call("GET", agentN(0), "/", nil)
 		f := b.take(m)
 		id := f[len(f)-1].ID
-		time.Sleep(firstByte - time.Second)
+		elapse(firstByte - time.Second)
 		b.put(m, &wire.Frame{Type: wire.StreamStart, ID: id, Status: 200, Headers: map[string]string{}})
 		for range 3 {
-			time.Sleep(streamIdle - time.Second)
+			elapse(streamIdle - time.Second)
 			pong()
 			b.put(m, &wire.Frame{Type: wire.StreamChunk, ID: id, Data: ": keepalive\n"})
 			if c.String() != "waiting" {
@@ -308,7 +308,7 @@ func TestPatience(t *testing.T) {
 			}
 		}
 		b.take(m)
-		time.Sleep(streamIdle + time.Millisecond)
+		elapse(streamIdle + time.Millisecond)
 		synctest.Wait()
 		if got := c.String(); got != "200 : keepalive\n: keepalive\n: keepalive\n" || !strings.Contains(b.says(m), "cancel") {
 			t.Errorf("idle: %q", got)
@@ -330,7 +330,7 @@ func TestHostThatDoesNotRead(t *testing.T) {
 		if got := calls[len(calls)-1].String(); got != `502 {"error":"tunnel_send_failed"}` {
 			t.Errorf("beyond the queue: %s", got)
 		}
-		time.Sleep(writeTime)
+		elapse(writeTime)
 		synctest.Wait()
 		if got := calls[0].String(); got == "waiting" || b.s.hosts.owner(agentN(0).addr) != nil || b.s.held.n.Load() != 0 {
 			t.Errorf("after %s: %s, %d bytes held", writeTime, got, b.s.held.n.Load())

@@ -140,11 +140,11 @@ func TestAuthTimeout(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		m := b.connect()
 		b.take(m)
-		time.Sleep(authTimeout - time.Millisecond)
+		elapse(authTimeout - time.Millisecond)
 		if got := b.says(m); got != "" {
 			t.Errorf("too early: %s", got)
 		}
-		time.Sleep(2 * time.Millisecond)
+		elapse(2 * time.Millisecond)
 		if got := b.says(m); got != "auth_error auth_timeout" || b.closedWith(m) != "4001 auth timeout" {
 			t.Errorf("%s, %s", got, b.closedWith(m))
 		}

@@ -21,7 +21,7 @@ func TestAddAgent(t *testing.T) {
 		nonce := func() string {
 			for range 3 { // the control rate is not what is tested
 				b.put(m, &wire.Frame{Type: wire.Pong})
-				time.Sleep(20 * time.Second)
+				elapse(20 * time.Second)
 			}
 			b.take(m)
 			b.put(m, &wire.Frame{Type: wire.RequestChallenge})
@@ -51,13 +51,13 @@ func TestAddAgent(t *testing.T) {
 			t.Errorf("a nonce that was replaced: %s", got)
 		}
 		n = nonce()
-		time.Sleep(nonceLifetime + time.Second)
+		elapse(nonceLifetime + time.Second)
 		b.take(m)
 		if got := try(adding(agentN(2), n)); got != "error invalid_nonce" {
 			t.Errorf("a nonce of 31 seconds: %s", got)
 		}
 		n = nonce()
-		time.Sleep(nonceLifetime - time.Second)
+		elapse(nonceLifetime - time.Second)
 		b.take(m)
 		if got := try(adding(agentN(2), n)); got != "agent_added" {
 			t.Errorf("a nonce of 29 seconds: %s", got)
@@ -111,7 +111,7 @@ func TestControlRate(t *testing.T) {
 		if strings.Count(got, "challenge") != 10 || !strings.HasSuffix(got, "challenge, error rate_limited, error rate_limited") {
 			t.Error(got)
 		}
-		time.Sleep(6 * time.Second)
+		elapse(6 * time.Second)
 		b.put(m, adding(agentN(1), "x"))
 		b.put(m, adding(agentN(1), "x"))
 		if got := b.says(m); got != "error invalid_nonce, error rate_limited" {
@@ -183,11 +183,11 @@ func TestKeepalive(t *testing.T) {
 	inBubble(t, func(b *bubble) {
 		m := b.open(agentN(0))
 		for _, answered := range []bool{true, false, false, false} {
-			time.Sleep(pingEvery - time.Millisecond)
+			elapse(pingEvery - time.Millisecond)
 			if got := b.says(m); got != "" {
 				t.Fatalf("early: %s", got)
 			}
-			time.Sleep(time.Millisecond)
+			elapse(time.Millisecond)
 			f := b.take(m)
 			if len(f) != 1 || f[0].Type != wire.Ping || f[0].TS == nil || *f[0].TS != now() {
 				t.Fatalf("%+v", f)
@@ -196,11 +196,11 @@ func TestKeepalive(t *testing.T) {
 				b.put(m, &wire.Frame{Type: wire.Pong})
 			}
 		}
-		time.Sleep(pingEvery - time.Millisecond)
+		elapse(pingEvery - time.Millisecond)
 		if b.closedWith(m) != "open" {
 			t.Error("closed early")
 		}
-		time.Sleep(time.Millisecond)
+		elapse(time.Millisecond)
 		if got := b.closedWith(m); got != "1000 keepalive timeout" || b.s.hosts.count() != 0 {
 			t.Error(got)
 		}

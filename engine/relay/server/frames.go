@@ -134,6 +134,11 @@ func (t *tunnel) refresh() {
 	if t.s.cluster == nil || len(addrs) == 0 || t.refreshing.Swap(true) {
 		return
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failed {
+		return
+	}
 	t.work.Go(func() {
 		defer t.refreshing.Store(false)
 		var lost []loss

@@ -98,14 +98,3 @@ func (h *hosts) of(t *tunnel) []address.Address {
 	}
 	return all
 }
-
-// all lists every address that is carried here.
-func (h *hosts) all() []address.Address {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	all := make([]address.Address, 0, len(h.byID))
-	for a := range h.byID {
-		all = append(all, a)
-	}
-	return all
-}

@@ -56,6 +56,18 @@ func (o *outbox) shut(code int, reason string, last []byte) {
 	o.addLocked(last)
 }
 
+// seal takes nothing more. Unless the socket is being shut, the host is gone,
+// and what is queued with it.
+func (o *outbox) seal() {
+	o.mu.Lock()
+	shutting := o.closed
+	o.closed = true
+	o.mu.Unlock()
+	if !shutting {
+		o.abort()
+	}
+}
+
 // abort closes at once.
 func (o *outbox) abort() {
 	o.mu.Lock()

@@ -111,7 +111,6 @@ func (s *Server) ask(w *answer, r *http.Request, t *tunnel, a address.Address, p
 	e.hurry = w.hurry
 	f := &wire.Frame{Type: wire.Request, ID: e.id, Method: r.Method, Path: path, Headers: forwarded(r, a, ip), Body: &body}
 	raw, err := s.marshal(f)
-	f, body = nil, ""
 	release()
 	if err != nil || !t.add(e) {
 		w.refuse(http.StatusServiceUnavailable, "relay_overloaded")

@@ -459,3 +459,6 @@ func (c *call) String() string {
 	}
 	return fmt.Sprintf("%d %s%s", c.rec.Code, c.rec.Body, cut)
 }
+
+// elapse lets the fake time of a bubble pass.
+func elapse(d time.Duration) { <-time.After(d) }

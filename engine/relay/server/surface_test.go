@@ -180,7 +180,7 @@ func TestPresenceOnline(t *testing.T) {
 		if got := look(); !strings.Contains(got, `"online":true,"last_seen":"2000-01-01T00:00:00.000Z"`) {
 			t.Error(got)
 		}
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		m.Abort()
 		synctest.Wait()
 		if got := look(); !strings.Contains(got, `"online":false,"last_seen":"2000-01-01T00:01:00.000Z"`) {
@@ -263,7 +263,7 @@ func TestDrain(t *testing.T) {
 		if rec.Code != 503 || rec.Body.String() != `{"error":"relay_restarting"}` {
 			t.Errorf("connect: %d %s", rec.Code, rec.Body)
 		}
-		time.Sleep(5 * time.Second)
+		elapse(5 * time.Second)
 		if b.closedWith(m) != "open" {
 			t.Error("closed while a request is under way")
 		}

@@ -82,9 +82,8 @@ func (t *tunnel) shut(code int, reason string, last *wire.Frame) {
 
 // end gives everything back: agents, requests that wait, timers.
 func (t *tunnel) end() {
-	if !t.closing.Swap(true) {
-		t.out.abort() // the host is gone
-	}
+	t.closing.Store(true)
+	t.out.seal()
 	t.mu.Lock()
 	if t.failed = true; t.tick != nil {
 		t.tick.Stop()
