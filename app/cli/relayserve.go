@@ -150,7 +150,9 @@ func (a *app) relayServe(ctx context.Context, f relayFlags) (err error) {
 	var sites []relaySite
 	defer func() {
 		for _, s := range sites {
-			_ = s.l.Close() // the server may have done so
+			if s.l != nil {
+				_ = s.l.Close() // the server may have done so
+			}
 		}
 	}()
 	for _, at := range []string{f.listen, f.internalListen, f.metricsAt} {
