@@ -26,6 +26,7 @@ type session struct {
 	conn    Conn
 	out     *outbox
 	control chan wire.Frame // answers to our control frames
+	early   []wire.Frame    // requests that overtook auth_ok
 	retired atomic.Bool     // another session gets its agents
 	restart atomic.Bool     // the relay said that it restarts
 	closing sync.Once
@@ -141,6 +142,8 @@ func (s *session) awaitType(ctx context.Context, want wire.Type) (wire.Frame, er
 		switch {
 		case f.Type == want:
 			return f, nil
+		case f.Type == wire.Request && len(s.early) < MaxInFlight:
+			s.early = append(s.early, f)
 		case f.Type == wire.AuthError && f.Error == wire.SignatureFailed:
 			return wire.Frame{}, errRefused
 		case f.Type == wire.AuthError:
@@ -215,6 +218,10 @@ func (s *session) finish() error {
 
 // read handles frames until the socket ends.
 func (s *session) read(ctx context.Context) error {
+	for _, f := range s.early {
+		s.request(ctx, f)
+	}
+	s.early = nil
 	for {
 		f, err := s.hear(ctx)
 		if err != nil {

@@ -142,6 +142,23 @@ func TestFirstRequestOfAnAgent(t *testing.T) {
 	})
 }
 
+// TestOvertaken: a request that the relay sends before its auth_ok is served.
+func TestOvertaken(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		r.served = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }
+		c := r.dialled()
+		c.put(`{"type":"challenge","nonce":"00"}`)
+		c.take(t)
+		r.ask(c, "1", "GET", "/", "")
+		a := r.keys.list[0].Address.Lower()
+		c.put(`{"type":"auth_ok","agents":[{"address":%q,"url":"https://x"}]}`, a)
+		if f := c.take(t); f.ID != "1" || f.Status != 200 {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
 // TestClockSet: a clock that was put right is a reason to sign again.
 func TestClockSet(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

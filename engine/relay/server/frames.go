@@ -107,9 +107,9 @@ func (t *tunnel) addAgent(f *wire.Frame) {
 	if !ok {
 		return // it is closing
 	}
+	t.send(&wire.Frame{Type: wire.AgentAdded, Address: a.Lower(), URL: t.s.url(a), Region: t.s.c.Region})
 	t.s.superseded(lost)
 	t.s.cluster.claim(t, []address.Address{a})
-	t.send(&wire.Frame{Type: wire.AgentAdded, Address: a.Lower(), URL: t.s.url(a), Region: t.s.c.Region})
 }
 
 // removeAgent gives an agent up. One that the tunnel does not hold is passed

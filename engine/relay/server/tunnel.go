@@ -132,13 +132,14 @@ func (t *tunnel) authenticate(ctx context.Context) bool {
 		t.shut(closeUnexpected, "internal error", &wire.Frame{Type: wire.AuthError, Error: wire.InternalError})
 		return false
 	}
-	t.s.superseded(lost)
-	t.s.cluster.claim(t, addrs)
 	f := &wire.Frame{Type: wire.AuthOK, Region: t.s.c.Region}
 	for _, a := range addrs {
 		f.Agents = append(f.Agents, wire.Agent{Address: a.Lower(), URL: t.s.url(a)})
 	}
-	return t.send(f)
+	sent := t.send(f) // at once: requests may follow from now on
+	t.s.superseded(lost)
+	t.s.cluster.claim(t, addrs)
+	return sent
 }
 
 // refusal is an auth_error and the close that follows.
