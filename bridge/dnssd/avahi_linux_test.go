@@ -257,3 +257,52 @@ func daemonsDie(t *testing.T, here discoverytest.Side, there *discoverytest.Far)
 	cancel()
 	must(<-ended)
 }
+
+// TestTakenNames: a name that is taken on the same daemon gets a number.
+func TestTakenNames(t *testing.T) {
+	t.Parallel()
+	needAvahi(t)
+	discoverytest.TwoHosts(t, "TestTakenNames", avahiSide(), "avahi", func(t *testing.T, here discoverytest.Side, there *discoverytest.Far) {
+		second := New()
+		for n, a := range []discovery.Advertiser{here.Advertiser, there, second} {
+			if err := a.Publish(t.Context(), []discovery.Instance{{AgentID: agentID, Name: "Ada", Port: 4001 + n}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		claimed := make(chan int, 1)
+		second.a.loop.do(func() { claimed <- second.a.entries[agentID].tries })
+		if tries := <-claimed; tries != 1 {
+			t.Errorf("it came to its name after %d tries", tries)
+		}
+		for _, a := range []discovery.Advertiser{second, there, here.Advertiser} {
+			if err := a.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestWithoutDaemon: where nobody answers, everything says so at once. The
+// bus it looks for is nowhere, whatever runs on this machine.
+func TestWithoutDaemon(t *testing.T) {
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "none"))
+	if err := Available(); err == nil {
+		t.Fatal("a responder is said to run")
+	}
+	r := New()
+	if err := r.Browse(t.Context(), func(discovery.Event) {}); err == nil {
+		t.Error("browsed")
+	}
+	if err := r.Publish(t.Context(), nil); err != nil {
+		t.Errorf("publishing nothing: %v", err)
+	}
+	if err := r.Publish(t.Context(), []discovery.Instance{{AgentID: agentID, Name: "Ada", Port: 1}}); err == nil {
+		t.Error("published")
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -185,8 +185,14 @@ func (a *advertiser) register(e *entry) error {
 	if err != nil {
 		return err
 	}
-	name := renamed(e.instance.ServiceName(), e.tries)
-	e.ref, err = a.loop.keep(register(name, discovery.ServiceType, uint16(e.instance.Port), txt, func(ev event) { a.registered(e, ev) }))
+	claim := func() (*ref, error) {
+		name := renamed(e.instance.ServiceName(), e.tries)
+		return a.loop.keep(register(name, discovery.ServiceType, uint16(e.instance.Port), txt, func(ev event) { a.registered(e, ev) }))
+	}
+	// Avahi says at once that a name is taken on its own machine.
+	for e.ref, err = claim(); errors.Is(err, NameConflict) && e.tries < maxTries; e.ref, err = claim() {
+		e.tries++
+	}
 	if err != nil {
 		e.ref = nil
 		a.down(err)

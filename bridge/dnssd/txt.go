@@ -27,8 +27,9 @@ func appendTXT(b []byte, txt map[string]string) ([]byte, error) {
 func parseTXT(b []byte) map[string]string {
 	txt := map[string]string{}
 	for len(b) > 0 && len(b) > int(b[0]) {
-		item := string(b[1 : 1+b[0]])
-		b = b[1+int(b[0]):]
+		end := 1 + int(b[0])
+		item := string(b[1:end])
+		b = b[end:]
 		key, value, _ := strings.Cut(item, "=")
 		if key = strings.ToLower(key); key == "" {
 			continue
