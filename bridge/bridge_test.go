@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"osaurus/engine/discovery"
 	"osaurus/engine/fault"
 	"osaurus/engine/keystore"
@@ -125,6 +127,16 @@ func TestHomesApart(t *testing.T) {
 	}
 	if len(v.homes) != 3 {
 		t.Errorf("three homes have %d places", len(v.homes))
+	}
+	sys, own := v.system(), t.TempDir()
+	sys.plain = func(home string) bool { return home == own }
+	for _, home := range []string{own, t.TempDir()} {
+		if _, err := openStore(t.Context(), sys, home, secret.Bytes{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v.homes[uuid.Nil.String()] == nil || len(v.homes) != 5 {
+		t.Errorf("the person's own home has no plain names: %d places", len(v.homes))
 	}
 }
 

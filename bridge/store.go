@@ -30,6 +30,9 @@ type systemStore struct {
 	what string // in words
 	// available reports why a new home cannot use it; it never asks the owner.
 	available func(context.Context) error
+	// plain reports the home that has no id of its own: uuid.Nil stands for it.
+	// nil means that each has one.
+	plain func(home string) bool
 	// open opens the items of the home with that id.
 	open func(ctx context.Context, id string) (keystore.Store, error)
 }
@@ -64,6 +67,9 @@ func openStore(ctx context.Context, sys *systemStore, home string, passphrase se
 		return sealed()
 	}
 	m = &marker{V: 1, Store: sys.name, ID: uuid.NewString()}
+	if sys.plain != nil && sys.plain(home) {
+		m.ID = uuid.Nil.String()
+	}
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return nil, err

@@ -78,8 +78,9 @@ func status(code C.int32_t) error {
 func cstrings(f func(c []*C.char) C.int32_t, s ...string) C.int32_t {
 	c := make([]*C.char, len(s))
 	for i := range s {
-		c[i] = C.CString(s[i])
-		defer C.free(unsafe.Pointer(c[i]))
+		p := C.CString(s[i])
+		defer C.free(unsafe.Pointer(p))
+		c[i] = p
 	}
 	return f(c)
 }
