@@ -10,8 +10,10 @@ require (
 	github.com/coder/websocket v1.8.15 // tunnels to and of the relay
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // the identity's curve
 	github.com/go-json-experiment/json v1.27.2 // JSON that refuses duplicate names
+	github.com/godbus/dbus/v5 v5.2.4 // desktop notifications
 	github.com/gofrs/flock v0.13.2 // one host for each home
 	github.com/google/uuid v1.6.0 // agents' ids
+	github.com/keybase/go-keychain v0.0.1 // login-keychain items, Secret Service
 	github.com/miekg/dns v1.1.61 // reading mDNS messages
 	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted databases
 	github.com/redis/go-redis/v9 v9.23.0 // what relays of one domain share
@@ -40,6 +42,7 @@ require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/keybase/dbus v0.0.0-20220506165403-5aa21ea2c23a // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect

@@ -2,8 +2,8 @@
 package bridge
 
 import (
+	"context"
 	"os"
-	"path/filepath"
 
 	"osaurus/engine"
 	"osaurus/engine/discovery/mdns"
@@ -11,22 +11,30 @@ import (
 	"osaurus/engine/secret"
 )
 
-// KeystoreFile is the sealed keystore's name below the home.
-const KeystoreFile = "keystore.osks"
-
-// Default returns the ports that work everywhere: the sealed-file keystore and
-// the embedded mDNS responder. Stronger ones of the system take their place
-// where there are any.
+// Default returns the ports of this system: its keystore for new homes, its
+// DNS-SD responder where one runs, and what works everywhere in their place
+// otherwise.
 func Default() engine.Ports {
+	p := Portable()
+	adapt(&p)
+	return p
+}
+
+// Portable returns the ports that work everywhere and touch nothing of the
+// person who runs them: the sealed-file keystore and the embedded mDNS
+// responder.
+func Portable() engine.Ports {
 	name, err := os.Hostname()
 	if err != nil {
 		name = "this machine"
 	}
 	m := mdns.New(mdns.Options{})
-	return engine.Ports{
-		Keystore: func(home string, passphrase secret.Bytes) (keystore.Store, error) {
-			return keystore.OpenFile(filepath.Join(home, KeystoreFile), passphrase, keystore.FileOptions{})
-		},
-		Advertiser: m, Browser: m, DeviceName: name,
+	return engine.Ports{Keystore: opener(nil), Advertiser: m, Browser: m, DeviceName: name}
+}
+
+// opener returns the port that opens a home's keystore.
+func opener(sys *systemStore) func(string, secret.Bytes) (keystore.Store, error) {
+	return func(home string, passphrase secret.Bytes) (keystore.Store, error) {
+		return openStore(context.Background(), sys, home, passphrase)
 	}
 }

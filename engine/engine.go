@@ -45,6 +45,9 @@ type Ports struct {
 	Advertiser discovery.Advertiser
 	Browser    discovery.Browser
 	Presence   identity.Presence // nil: the keystore alone decides
+	// Hardware returns a home's key in the machine's secure element; nil: there
+	// is none.
+	Hardware   func(home string) identity.Hardware
 	DeviceName string
 	Client     *http.Client // for providers and peers; nil means a default
 	Now        func() time.Time
@@ -216,7 +219,11 @@ func (e *Engine) path(parts ...string) string {
 // assemble builds the parts from the bottom up.
 func (e *Engine) assemble(ctx context.Context) (err error) {
 	p := e.ports
-	if e.Account, err = identity.OpenAccount(identity.AccountConfig{Vault: e.store, Dir: e.path("identity"), Presence: p.Presence, DeviceName: p.DeviceName, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
+	var hardware identity.Hardware
+	if p.Hardware != nil {
+		hardware = p.Hardware(e.config.Home)
+	}
+	if e.Account, err = identity.OpenAccount(identity.AccountConfig{Vault: e.store, Dir: e.path("identity"), Presence: p.Presence, Hardware: hardware, DeviceName: p.DeviceName, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
 		return err
 	}
 	if e.Keys, err = accesskey.Open(ctx, accesskey.Config{Vault: e.store, TemporaryPath: e.path("identity", "temporary-keys.json"), Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {

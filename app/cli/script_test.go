@@ -29,7 +29,7 @@ func osaurus() {
 	os.Exit(cli.Main(context.Background(), cli.System{
 		Program: "osaurus", Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		Ports: func() engine.Ports {
-			p := bridge.Default()
+			p := bridge.Portable()
 			p.Advertiser, p.Browser = nil, nil
 			return p
 		},

@@ -6,7 +6,9 @@ package discovery
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -23,6 +25,17 @@ const (
 	// MaxDescription bounds the description in a TXT record in bytes.
 	MaxDescription = 200
 )
+
+// What one browser keeps at most, so that a hostile network cannot fill it.
+const (
+	MaxInstances = 256
+	MaxHosts     = 256
+	MaxAddresses = 16 // of one host
+)
+
+// Grace is how long an instance that said goodbye, or whose record ran out, is
+// still there for those who look, PROTOCOL.md section 3.
+const Grace = 12 * time.Second
 
 // Instance is one advertised agent.
 type Instance struct {
@@ -43,6 +56,31 @@ type Instance struct {
 func (i Instance) ServiceName() string {
 	suffix := "@" + strings.ToUpper(i.AgentID)
 	return Cut(i.Name, MaxInstance-len(suffix)) + suffix
+}
+
+// Equal reports whether two descriptions say the same; the order of addresses
+// says nothing.
+func (i Instance) Equal(j Instance) bool {
+	a, b := slices.Clone(i.IPs), slices.Clone(j.IPs)
+	slices.SortFunc(a, netip.Addr.Compare)
+	slices.SortFunc(b, netip.Addr.Compare)
+	return i.AgentID == j.AgentID && i.Name == j.Name && i.Description == j.Description && i.Address == j.Address &&
+		i.Host == j.Host && i.Port == j.Port && i.Unverifiable == j.Unverifiable && slices.Equal(a, b)
+}
+
+// SortAddresses puts IPv4 first and what needs a zone last, and leaves the
+// rest in order.
+func SortAddresses(ips []netip.Addr) {
+	rank := func(a netip.Addr) int {
+		switch {
+		case a.Is4():
+			return 0
+		case a.Zone() == "":
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(ips, func(a, b netip.Addr) int { return rank(a) - rank(b) })
 }
 
 // Cut returns the longest prefix of s of at most n bytes that ends between

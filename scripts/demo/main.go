@@ -61,6 +61,13 @@ func run(ctx context.Context, announce bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// The machine's buses lead out of the demo: to its Avahi, which announces on
+	// its network, and to the keyring of whoever runs this.
+	for _, bus := range []string{"DBUS_SYSTEM_BUS_ADDRESS", "DBUS_SESSION_BUS_ADDRESS"} {
+		if err := os.Setenv(bus, "unix:path="+filepath.Join(dir, "no-bus")); err != nil {
+			return err
+		}
+	}
 	d := &demo{ctx: ctx, dir: dir, bin: filepath.Join(dir, "osaurus"), announce: announce}
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", d.bin, "./app/osaurus").CombinedOutput(); err != nil {
 		return fmt.Errorf("building: %w\n%s", err, out)

@@ -12,17 +12,6 @@ import (
 	"osaurus/engine/discovery"
 )
 
-// What one browser keeps at most, so that a hostile network cannot fill it.
-const (
-	MaxInstances = 256
-	MaxHosts     = 256
-	MaxAddresses = 16 // of one host
-)
-
-// Grace is how long an instance that said goodbye, or whose record ran out, is
-// still there for those who look (PROTOCOL.md section 3).
-const Grace = 12 * time.Second
-
 // Queries go out at once, then after 1, 2, 4… seconds, and every maxInterval in
 // the end (RFC 6762 section 5.2). An instance that lacks a record is asked for
 // it once, and once again after resolveRetry.
@@ -98,7 +87,7 @@ func (t *table) seen(name string, ttl uint32, now time.Time) {
 	key := strings.ToLower(name)
 	i := t.instances[key]
 	if i == nil {
-		if ttl == 0 || len(t.instances) >= MaxInstances || !strings.HasSuffix(key, "."+service) {
+		if ttl == 0 || len(t.instances) >= discovery.MaxInstances || !strings.HasSuffix(key, "."+service) {
 			return
 		}
 		i = &instance{name: name, resolve: now.Add(settle)}
@@ -158,14 +147,14 @@ func (t *table) address(hdr dns.RR_Header, ip net.IP, iface *net.Interface) {
 	}
 	key := strings.ToLower(hdr.Name)
 	known, ok := t.hosts[key]
-	if !ok && len(t.hosts) >= MaxHosts {
+	if !ok && len(t.hosts) >= discovery.MaxHosts {
 		return
 	}
 	at := slices.Index(known, a)
 	switch {
 	case hdr.Ttl == 0 && at >= 0:
 		known = slices.Delete(known, at, at+1)
-	case hdr.Ttl > 0 && at < 0 && len(known) < MaxAddresses && !a.IsUnspecified() && !a.IsMulticast():
+	case hdr.Ttl > 0 && at < 0 && len(known) < discovery.MaxAddresses && !a.IsUnspecified() && !a.IsMulticast():
 		known = append(known, a)
 	}
 	t.hosts[key] = known
@@ -176,7 +165,7 @@ func (t *table) compare(now time.Time) {
 	for _, i := range t.instances {
 		d, ok := t.describe(i)
 		switch {
-		case !ok || i.reported != nil && same(*i.reported, d):
+		case !ok || i.reported != nil && i.reported.Equal(d):
 			i.changed = time.Time{}
 		case i.changed.IsZero():
 			i.changed = now
@@ -191,34 +180,15 @@ func (t *table) describe(i *instance) (discovery.Instance, bool) {
 	}
 	d, ok := discovery.ParseTXT(i.txt)
 	d.Host, d.Port, d.IPs = strings.TrimSuffix(i.host, "."), i.port, slices.Clone(ips)
-	slices.SortFunc(d.IPs, func(a, b netip.Addr) int { return rank(a) - rank(b) })
+	discovery.SortAddresses(d.IPs)
 	return d, ok && i.port != 0
-}
-
-// rank puts IPv4 first and what needs a zone last.
-func rank(a netip.Addr) int {
-	switch {
-	case a.Is4():
-		return 0
-	case a.Zone() == "":
-		return 1
-	}
-	return 2
-}
-
-func same(a, b discovery.Instance) bool {
-	a.IPs, b.IPs = slices.Clone(a.IPs), slices.Clone(b.IPs)
-	slices.SortFunc(a.IPs, netip.Addr.Compare)
-	slices.SortFunc(b.IPs, netip.Addr.Compare)
-	return a.AgentID == b.AgentID && a.Name == b.Name && a.Description == b.Description && a.Address == b.Address &&
-		a.Host == b.Host && a.Port == b.Port && a.Unverifiable == b.Unverifiable && slices.Equal(a.IPs, b.IPs)
 }
 
 // next is when tick has something to do.
 func (t *table) next() time.Time {
 	at := t.asked
 	for _, i := range t.instances {
-		if due := i.expires.Add(Grace); due.Before(at) {
+		if due := i.expires.Add(discovery.Grace); due.Before(at) {
 			at = due
 		}
 		if i.reported == nil && i.changed.IsZero() && i.resolves < 2 && i.resolve.Before(at) {
@@ -235,7 +205,7 @@ func (t *table) next() time.Time {
 func (t *table) tick(now time.Time) []*dns.Msg {
 	var queries []*dns.Msg
 	for key, i := range t.instances {
-		if !now.Before(i.expires.Add(Grace)) {
+		if !now.Before(i.expires.Add(discovery.Grace)) {
 			delete(t.instances, key)
 			if i.reported != nil {
 				t.report(discovery.Event{Lost: true, Instance: *i.reported})

@@ -135,13 +135,13 @@ func TestGrace(t *testing.T) {
 	h.pass(time.Second)
 	h.events(found)
 	h.hear(eth0, bye)
-	h.pass(Grace - 1)
+	h.pass(discovery.Grace - 1)
 	h.events()
 	h.hear(eth0, ptr) // back in time
 	h.pass(time.Hour)
 	h.events()
 	h.hear(eth0, bye)
-	h.pass(Grace)
+	h.pass(discovery.Grace)
 	h.events("true Ada host.local:1337 [10.0.0.1]")
 	if len(h.instances) != 0 || len(h.hosts) != 0 {
 		t.Errorf("left are %d instances and %d hosts", len(h.instances), len(h.hosts))
@@ -157,7 +157,7 @@ func TestExpiry(t *testing.T) {
 	for ttl, lives := range map[uint32]time.Duration{10: 10 * time.Second, 1 << 31: maxTTL} {
 		h := newHarness(t)
 		h.hear(eth0, fmt.Sprintf("%s %d IN PTR %s", service, ttl, name), srv, txt, a)
-		h.pass(lives + Grace - 1)
+		h.pass(lives + discovery.Grace - 1)
 		h.events(found)
 		h.pass(1)
 		h.events("true Ada host.local:1337 [10.0.0.1]")
@@ -231,16 +231,16 @@ func TestRecordsThatSayNothing(t *testing.T) {
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	for n := range MaxInstances + 10 {
+	for n := range discovery.MaxInstances + 10 {
 		h.hear(eth0, fmt.Sprintf("%s 120 IN PTR i%d.%s", service, n, service))
 	}
-	for n := range MaxHosts + 10 {
+	for n := range discovery.MaxHosts + 10 {
 		h.hear(eth0, fmt.Sprintf("h%d.local. 120 IN A 10.1.0.1", n))
 	}
-	for n := range MaxAddresses + 10 {
+	for n := range discovery.MaxAddresses + 10 {
 		h.hear(eth0, fmt.Sprintf("h1.local. 120 IN A 10.2.0.%d", n))
 	}
-	if len(h.instances) != MaxInstances || len(h.hosts) != MaxHosts || len(h.hosts["h1.local."]) != MaxAddresses {
+	if len(h.instances) != discovery.MaxInstances || len(h.hosts) != discovery.MaxHosts || len(h.hosts["h1.local."]) != discovery.MaxAddresses {
 		t.Errorf("%d instances, %d hosts, %d addresses", len(h.instances), len(h.hosts), len(h.hosts["h1.local."]))
 	}
 }
