@@ -126,7 +126,7 @@ func (e *Engine) advertised() []discovery.Instance {
 	var list []discovery.Instance
 	for _, a := range e.Agents.List() {
 		if a.BonjourEnabled && !a.BuiltIn {
-			list = append(list, discovery.Instance{AgentID: a.ID, Name: a.Name, Description: a.Description, Address: a.Address, Port: e.Server.Port()})
+			list = append(list, discovery.Instance{AgentID: a.ID, Name: a.Name, Description: a.Description, Address: a.Address, PQ: true, Port: e.Server.Port()})
 		}
 	}
 	return list

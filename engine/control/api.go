@@ -134,6 +134,7 @@ type Pair struct {
 	AgentID string          `json:"agent_id"`
 	Address address.Address `json:"address"`
 	Name    string          `json:"name"`
+	PQ      bool            `json:"pq,omitempty"` // its TXT record says so
 }
 
 // Rename gives a peer another name.

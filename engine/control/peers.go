@@ -35,7 +35,7 @@ func (s *Server) peerOps() {
 		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return pairing.Peer{}, fault.WithText(fault.Usage, "the host's address must look like http://192.0.2.7:1337")
 		}
-		p, err := e.Pair(ctx, pairing.Target{BaseURL: u, AgentID: in.AgentID, Address: in.Address}, in.Name)
+		p, err := e.Pair(ctx, pairing.Target{BaseURL: u, AgentID: in.AgentID, Address: in.Address, PQ: in.PQ}, in.Name)
 		if err != nil || p.Name != "" {
 			return p, err
 		}

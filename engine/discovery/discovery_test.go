@@ -60,8 +60,19 @@ func TestTXT(t *testing.T) {
 		t.Errorf("without an address: %v", txt)
 	}
 	i.Address = alice(t)
-	if txt := i.TXT(); txt["osc"] != "1" || txt["address"] != "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266" {
+	if txt := i.TXT(); txt["pq"] != "" || txt["osc"] != "1" || txt["address"] != "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266" {
 		t.Errorf("with an address: %v", txt)
+	}
+	i.PQ = true
+	if txt := i.TXT(); txt["pq"] != "1" {
+		t.Errorf("%v", txt)
+	}
+	if back, ok := ParseTXT(i.TXT()); !ok || !back.PQ {
+		t.Errorf("%+v", back)
+	}
+	i.Address = address.Address{}
+	if txt := i.TXT(); txt["pq"] != "" {
+		t.Errorf("without an address: %v", txt)
 	}
 	back, ok := ParseTXT(i.TXT())
 	if !ok || back.Address != i.Address || back.AgentID != id || back.Unverifiable {

@@ -43,6 +43,7 @@ type Instance struct {
 	Name        string          `json:"name"`
 	Description string          `json:"description,omitempty"`
 	Address     address.Address `json:"address,omitzero"`
+	PQ          bool            `json:"pq,omitempty"` // the channel has the post-quantum exchange
 	Host        string          `json:"host,omitempty"`
 	Port        int             `json:"port"`
 	IPs         []netip.Addr    `json:"ips,omitempty"` // IPv4 first
@@ -65,7 +66,7 @@ func (i Instance) Equal(j Instance) bool {
 	slices.SortFunc(a, netip.Addr.Compare)
 	slices.SortFunc(b, netip.Addr.Compare)
 	return i.AgentID == j.AgentID && i.Name == j.Name && i.Description == j.Description && i.Address == j.Address &&
-		i.Host == j.Host && i.Port == j.Port && i.Unverifiable == j.Unverifiable && slices.Equal(a, b)
+		i.Host == j.Host && i.Port == j.Port && i.Unverifiable == j.Unverifiable && i.PQ == j.PQ && slices.Equal(a, b)
 }
 
 // SortAddresses puts IPv4 first and what needs a zone last, and leaves the
@@ -103,6 +104,9 @@ func (i Instance) TXT() map[string]string {
 	}
 	if !i.Address.IsZero() {
 		txt["address"], txt["osc"] = i.Address.String(), "1"
+		if i.PQ {
+			txt["pq"] = "1"
+		}
 	}
 	return txt
 }
@@ -118,6 +122,7 @@ func ParseTXT(txt map[string]string) (Instance, bool) {
 	if a, err := address.Parse(txt["address"]); err == nil {
 		i.Address = a
 	}
+	i.PQ = txt["pq"] == "1" && !i.Address.IsZero()
 	i.Unverifiable = txt["osc"] == "1" && i.Address.IsZero()
 	return i, true
 }
