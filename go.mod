@@ -18,7 +18,7 @@ require (
 	github.com/spf13/cobra v1.10.2 // the command line
 	github.com/tyler-smith/go-bip39 v1.1.0 // recovery words
 	golang.org/x/crypto v0.58.0 // ChaCha20-Poly1305, Argon2, Keccak
-	golang.org/x/net v0.60.0 // multicast sockets
+	golang.org/x/net v0.62.0 // multicast sockets
 	golang.org/x/sys v0.49.0 // socket credentials
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
@@ -37,7 +37,10 @@ require github.com/coder/websocket v1.8.15
 
 require (
 	filippo.io/hpke v0.4.0 // indirect
+	github.com/hashicorp/yamux v0.1.2 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/mdlayher/socket v0.8.0 // indirect
+	github.com/mdlayher/vsock v1.4.0 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect

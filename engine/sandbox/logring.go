@@ -10,9 +10,9 @@ import (
 
 // Bounds of the ring of log lines.
 const (
-	RingSize = 2000
-	RingTrim = 500      // entries that go at once when it is full
-	MaxLogLine  = 16 << 10 // bytes of one message; the rest is cut
+	RingSize   = 2000
+	RingTrim   = 500      // entries that go at once when it is full
+	MaxLogLine = 16 << 10 // bytes of one message; the rest is cut
 )
 
 // level returns one of the five levels; unknown ones are info.
