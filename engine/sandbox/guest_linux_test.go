@@ -26,8 +26,12 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "osrbin"); err != nil {
 		return "", err
 	}
-	for _, p := range []string{"osaurus-guest", "osaurus-host"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, p), "osaurus/app/"+p)
+	for _, p := range []string{"osaurus-guest", "osaurus-host", "osaurus-host-test"} {
+		pkg, test := strings.CutSuffix(p, "-test")
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, p), "osaurus/app/"+pkg)
+		if test { // takes --socket and --token-file
+			cmd.Args = append(cmd.Args[:2:2], append([]string{"-tags", "osaurus_testpaths"}, cmd.Args[2:]...)...)
+		}
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building %s: %w\n%s", p, err, out)
@@ -84,7 +88,7 @@ func newBox(t *testing.T, proxy func(context.Context, net.Conn)) *box {
 	served := make(chan struct{})
 	go func() { defer close(served); _ = ch.Serve(ctx) }()
 	t.Cleanup(func() { cancel(); <-served })
-	cmd := exec.Command("unshare", "-m", "-p", "-f", "-n", "--kill-child", "sh", "-c", `ip link set lo up; mount -t proc proc "$0/proc" && exec chroot "$0" /sbin/osaurus-guest /boot.json`, b.root)
+	cmd := exec.Command("unshare", "-m", "-p", "-f", "-n", "--kill-child", "sh", "-c", `ip link set lo up; mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" /sbin/osaurus-guest /boot.json`, b.root)
 	cmd.Stdout, cmd.Stderr = b.log, b.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -116,7 +120,7 @@ func newBox(t *testing.T, proxy func(context.Context, net.Conn)) *box {
 
 func (b *box) populate(t *testing.T, bin string) {
 	t.Helper()
-	for _, d := range []string{"bin", "sbin", "usr/local/bin", "etc", "proc", "run", "tmp", "host"} {
+	for _, d := range []string{"bin", "sbin", "usr/local/bin", "etc", "proc", "dev", "run", "tmp", "host"} {
 		if err := os.MkdirAll(filepath.Join(b.root, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +129,7 @@ func (b *box) populate(t *testing.T, bin string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for from, to := range map[string]string{busybox: "bin/busybox", filepath.Join(bin, "osaurus-guest"): "sbin/osaurus-guest", filepath.Join(bin, "osaurus-host"): "usr/local/bin/osaurus-host"} {
+	for from, to := range map[string]string{busybox: "bin/busybox", filepath.Join(bin, "osaurus-guest"): "sbin/osaurus-guest", filepath.Join(bin, "osaurus-host"): "usr/local/bin/osaurus-host", filepath.Join(bin, "osaurus-host-test"): "usr/local/bin/osaurus-host-test"} {
 		raw, err := os.ReadFile(from)
 		if err != nil {
 			t.Fatal(err)
@@ -190,7 +194,7 @@ func TestGuestBoundaries(t *testing.T) {
 		{"the other's token", a, "cat /run/osaurus/" + other + ".token", 1, "=", "Permission denied"},
 		{"the other's home", a, "ls " + Home(other), 1, "=", "Permission denied"},
 		{"home", a, "stat -c '%a %u %n' . plugins", 0, "=700 2000 .\n700 2000 plugins\n", "="},
-		{"the host's socket", a, "nc local:/host/host.sock < /dev/null", 1, "=", ""},
+		{"the host's socket", a, "osaurus-host-test --socket /host/host.sock log x", 4, "=", "=osaurus-host: bridge unreachable: dial unix /host/host.sock: connect: permission denied\n"},
 		{"boot file", a, "cat /boot.json", 1, "=", "No such file"},
 		{"no privileges to gain", a, "cat /proc/self/status", 0, "NoNewPrivs:\t1", "="},
 		{"log", a, "osaurus-host log hello", 0, "=", "="},
@@ -228,10 +232,19 @@ func TestGuestBoundaries(t *testing.T) {
 	// The token in the hands of another user of the same guest, and of root.
 	for _, user := range []string{other, ""} {
 		before := len(b.audit)
-		out, _, _ := b.run(t, user, `printf 'POST /api/log HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer `+stolen+`\r\nX-Osaurus-User: `+a+`\r\nConnection: close\r\nContent-Length: 31\r\n\r\n{"level":"info","message":"me"}' | nc local:/tmp/osaurus-bridge.sock`)
-		if !strings.Contains(out, "401") || !strings.Contains(out, refused401) || len(b.audit) != before+1 {
-			t.Errorf("stolen by %q: %q, audit %q", user, out, b.audit[before:])
+		_, errOut, exit := b.run(t, user, "umask 077; echo "+stolen+" > /tmp/stolen-$(id -u); osaurus-host-test --token-file /tmp/stolen-$(id -u) log me")
+		if exit.Code != 1 || errOut != "osaurus-host: error 401: Bridge token missing or unrecognised\n" || len(b.audit) != before+1 {
+			t.Errorf("stolen by %q: %q, audit %q", user, errOut, b.audit[before:])
 		}
+	}
+	if _, errOut, exit := b.run(t, a, "osaurus-host-test --socket /tmp/none log x"); exit.Code != 4 || !strings.HasPrefix(errOut, "osaurus-host: bridge unreachable: ") {
+		t.Errorf("no bridge: exit %d, %q", exit.Code, errOut)
+	}
+	if _, errOut, exit := b.run(t, a, "umask 077; touch empty; osaurus-host-test --token-file empty log x"); exit.Code != 3 || errOut != "osaurus-host: bridge token for "+a+" is empty\n" {
+		t.Errorf("empty token: exit %d, %q", exit.Code, errOut)
+	}
+	if _, _, exit := b.run(t, a, "ln -s /run/osaurus/"+a+".token l; osaurus-host-test --token-file l log x"); exit.Code != 3 {
+		t.Errorf("a link as token file: exit %d", exit.Code)
 	}
 	for _, e := range b.logs.Entries() {
 		if e.Source != a {
