@@ -107,12 +107,9 @@ func (s Settings) Mode(allowed bool) Network {
 // Reconcile returns the settings with an agent's switch copied into them, as
 // they are saved at its boot.
 func (s Settings) Reconcile(allowed bool) Settings {
-	switch mode := s.Mode(allowed); {
-	case mode == NetworkProxy || mode == NetworkOutbound:
-		s.Network = mode.String()
-	case !allowed:
-		s.Network = NetworkNone.String()
-	} // a proxy that failed closed stays on record as one
+	if s.Mode(true) != NetworkNone { // what failed closed stays on record as it is
+		s.Network = s.Mode(allowed).String()
+	}
 	return s
 }
 
