@@ -54,21 +54,14 @@ type box struct {
 // skipped by name.
 func newBox(t *testing.T, proxy func(context.Context, net.Conn)) *box {
 	t.Helper()
-	for _, p := range []string{"unshare", "ip", "chroot", "busybox"} {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skip("needs " + p)
-		}
-	}
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for namespaces and real users")
-	}
+	requireNamespaces(t)
 	bin, err := programs()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := newWorld(t)
 	b := &box{world: w, root: filepath.Join(w.dir, "root"), ended: make(chan error, 1), log: &bytes.Buffer{}}
-	b.populate(t, bin)
+	populate(t, b.root, bin)
 	nonce := strings.Repeat("0123456789abcdef", 2)
 	boot := wire.Boot{Sandbox: "osr-shared00-00000003", Nonce: nonce, Transport: "unix:/host/host.sock", Proxy: proxy != nil}
 	raw, err := boot.Encode()
@@ -88,7 +81,7 @@ func newBox(t *testing.T, proxy func(context.Context, net.Conn)) *box {
 	served := make(chan struct{})
 	go func() { defer close(served); _ = ch.Serve(ctx) }()
 	t.Cleanup(func() { cancel(); <-served })
-	cmd := exec.Command("unshare", "-m", "-p", "-f", "-n", "--kill-child", "sh", "-c", `ip link set lo up; mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" /sbin/osaurus-guest /boot.json`, b.root)
+	cmd := exec.Command("unshare", "-m", "-p", "-f", "-n", "--kill-child", "sh", "-c", enterRoot, b.root)
 	cmd.Stdout, cmd.Stderr = b.log, b.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -110,18 +103,35 @@ func newBox(t *testing.T, proxy func(context.Context, net.Conn)) *box {
 	case b.guest = <-attached:
 	case err := <-b.ended:
 		b.ended <- err
-		if strings.Contains(b.log.String(), "Operation not permitted") {
-			t.Skip("needs namespaces: " + b.log.String())
-		}
 		t.Fatalf("the guest ended: %v\n%s", err, b.log)
 	}
 	return b
 }
 
-func (b *box) populate(t *testing.T, bin string) {
+// enterRoot is the shell line that makes a directory the root of a guest.
+const enterRoot = `ip link set lo up; mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && exec chroot "$0" /sbin/osaurus-guest /boot.json`
+
+// requireNamespaces skips by name what needs root and Linux namespaces.
+func requireNamespaces(t *testing.T) {
+	t.Helper()
+	for _, p := range []string{"unshare", "ip", "chroot", "busybox"} {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skip("needs " + p)
+		}
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root, for namespaces and real users")
+	}
+	if out, err := exec.Command("unshare", "-m", "-p", "-f", "-n", "true").CombinedOutput(); err != nil {
+		t.Skip("needs namespaces: " + string(out))
+	}
+}
+
+// populate makes the root directory of a guest.
+func populate(t *testing.T, root, bin string) {
 	t.Helper()
 	for _, d := range []string{"bin", "sbin", "usr/local/bin", "etc", "proc", "dev", "run", "tmp", "host"} {
-		if err := os.MkdirAll(filepath.Join(b.root, d), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,17 +144,17 @@ func (b *box) populate(t *testing.T, bin string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(b.root, to), raw, 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(root, to), raw, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, applet := range []string{"sh", "cat", "ls", "id", "sleep", "stat", "ln", "ps", "head", "tr", "env", "touch", "kill", "nc", "mkdir", "chmod", "wget", "setsid"} {
-		if err := os.Symlink("busybox", filepath.Join(b.root, "bin", applet)); err != nil {
+		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.Chmod(b.root, 0o755), os.Chmod(b.dir, 0o755), os.Chmod(filepath.Join(b.root, "tmp"), 0o777|os.ModeSticky), os.Chmod(filepath.Join(b.root, "host"), 0o700),
-		os.WriteFile(filepath.Join(b.root, "etc/passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644)); err != nil {
+	if err := errors.Join(os.Chmod(root, 0o755), os.Chmod(filepath.Dir(root), 0o755), os.Chmod(filepath.Join(root, "tmp"), 0o777|os.ModeSticky), os.Chmod(filepath.Join(root, "host"), 0o700),
+		os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 }
