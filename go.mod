@@ -11,6 +11,8 @@ require (
 	github.com/go-json-experiment/json v1.27.2 // JSON that refuses duplicate names
 	github.com/gofrs/flock v0.13.2 // one host for each home
 	github.com/google/uuid v1.6.0 // agents' ids
+	github.com/hashicorp/yamux v0.1.2 // streams over a guest's serial port
+	github.com/mdlayher/vsock v1.4.0 // streams out of a guest
 	github.com/miekg/dns v1.1.61 // reading mDNS messages
 	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted databases
 	github.com/schollz/progressbar/v3 v3.19.1 // long operations
@@ -37,10 +39,8 @@ require github.com/coder/websocket v1.8.15
 
 require (
 	filippo.io/hpke v0.4.0 // indirect
-	github.com/hashicorp/yamux v0.1.2 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mdlayher/socket v0.8.0 // indirect
-	github.com/mdlayher/vsock v1.4.0 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect

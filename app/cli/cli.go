@@ -111,6 +111,7 @@ func (a *app) root() *cobra.Command {
 	a.storageCommands(root)
 	a.chatCommands(root)
 	a.memoryCommands(root)
+	a.sandboxCommands(root)
 	a.peerCommands(root)
 	a.approvalCommands(root)
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes, Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(a.Stdout, exitCodes) }})

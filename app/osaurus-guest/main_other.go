@@ -1,6 +1,5 @@
 //go:build !linux
 
-// Command osaurus-guest is the first process of a sandbox, which runs Linux.
 package main
 
 import (

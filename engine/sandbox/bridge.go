@@ -229,5 +229,5 @@ func (b *Bridge) answer(w http.ResponseWriter, result any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
 	w.WriteHeader(status)
-	_, _ = w.Write(raw) // a guest that is gone cannot be told so
+	_, _ = w.Write(raw) //nolint:gosec // JSON, for programs; a guest that is gone cannot be told so
 }

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,7 +37,6 @@ func TestBlocked(t *testing.T) {
 // proxied is an egress proxy with recording ports; requests go through pipes.
 type proxied struct {
 	Egress
-	mu     sync.Mutex
 	lookup []string
 	dialed []string
 	events []string

@@ -388,3 +388,24 @@ func (s *Service) unprovision(ctx context.Context, agentID string) error {
 	}
 	return e.guest.RemoveUser(ctx, name)
 }
+
+// Prune ends what belongs to agents that are no more. Their tokens are
+// revoked before it returns; the rest follows.
+func (s *Service) Prune(exists func(agentID string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for _, id := range s.users.agents() {
+		if exists(id) {
+			continue
+		}
+		s.tokens.Revoke(LinuxName(id))
+		s.group.Go(func() {
+			if err := s.Unprovision(context.Background(), id); err != nil {
+				s.c.Logger.Error("an agent's sandbox did not end", slog.String("error", err.Error()))
+			}
+		})
+	}
+}

@@ -207,7 +207,8 @@ func TestPluginsOnDisk(t *testing.T) {
 		t.Error("it is registered")
 	}
 	running = false
-	if _, err := p.Create(t.Context(), who, Recipe{ID: "z", Name: "z"}); err == nil || err.(*PluginError).Kind != PluginUnavailable {
+	_, err = p.Create(t.Context(), who, Recipe{ID: "z", Name: "z"})
+	if e, ok := errors.AsType[*PluginError](err); !ok || e.Kind != PluginUnavailable {
 		t.Error(err)
 	}
 	p.Close()

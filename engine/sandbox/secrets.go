@@ -17,8 +17,8 @@ import (
 // Where secrets stand in the keystore. Account of an agent's own:
 // <AGENT-UUID>.<key>; of a plugin within it: <AGENT-UUID>.<plugin>/<key>.
 const (
-	AgentSecrets  = "ai.osaurus.agent-secrets"
-	PluginSecrets = "ai.osaurus.tools"
+	AgentSecrets  = "ai.osaurus.agent-secrets" //nolint:gosec // a service's name
+	PluginSecrets = "ai.osaurus.tools"         //nolint:gosec // a service's name
 )
 
 // Bounds of a secret.

@@ -173,6 +173,17 @@ func (u *Users) Forget(agentID string) error {
 	return u.save(next)
 }
 
+// agents lists whose names were assigned.
+func (u *Users) agents() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var ids []string
+	for _, a := range u.m.Agents {
+		ids = append(ids, a.AgentID)
+	}
+	return ids
+}
+
 func (u *Users) save(next agentMap) error {
 	raw, err := json.MarshalIndent(next, "", "  ")
 	if err != nil {

@@ -16,6 +16,7 @@ var debian = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"cc", "gcc"},
 	{"strace", "strace"},
+	{"busybox", "busybox-static"},
 }
 
 func installPackages(t *tally) error {

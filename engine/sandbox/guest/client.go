@@ -25,7 +25,7 @@ import (
 // Where the guest's ends of the bridge are.
 const (
 	BridgeSocket = "/tmp/osaurus-bridge.sock"
-	TokenDir     = "/run/osaurus"
+	TokenDir     = "/run/osaurus" //nolint:gosec // a place, no credential
 )
 
 // Exit codes of osaurus-host.
@@ -107,7 +107,7 @@ func (c Command) Run(ctx context.Context) int {
 }
 
 func (c Command) fail(code int, text string) int {
-	fmt.Fprintln(c.Stderr, text)
+	_, _ = fmt.Fprintln(c.Stderr, text) // nobody can be told that stderr is gone
 	return code
 }
 
@@ -125,8 +125,7 @@ func (c Command) show(q call, answer []byte) int {
 	case "":
 		return ExitOK
 	case "*":
-		fmt.Fprintln(c.Stdout, string(bytes.TrimSpace(answer)))
-		return ExitOK
+		return c.print(string(bytes.TrimSpace(answer)))
 	}
 	var members map[string]any
 	if json.Unmarshal(answer, &members) != nil {
@@ -136,7 +135,14 @@ func (c Command) show(q call, answer []byte) int {
 	if !ok {
 		return c.fail(ExitRefused, "osaurus-host: the bridge's answer has no "+q.show)
 	}
-	fmt.Fprintln(c.Stdout, text)
+	return c.print(text)
+}
+
+// print writes a result. One that was lost is no success.
+func (c Command) print(text string) int {
+	if _, err := fmt.Fprintln(c.Stdout, text); err != nil {
+		return c.fail(ExitRefused, "osaurus-host: the result could not be written")
+	}
 	return ExitOK
 }
 

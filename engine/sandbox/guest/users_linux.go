@@ -169,6 +169,8 @@ func setLine(path, name, line string) error {
 
 // killAll kills every process of uid, those included that appear meanwhile.
 func killAll(uid uint32) error {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
 	for range 100 {
 		pids, err := processes(func(p process) bool { return p.uid == uid && p.state != 'Z' })
 		if err != nil || len(pids) == 0 {
@@ -177,7 +179,7 @@ func killAll(uid uint32) error {
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
 		}
-		time.Sleep(10 * time.Millisecond)
+		<-again.C
 	}
 	return errors.New("guest: processes of the user do not end")
 }
