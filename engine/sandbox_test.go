@@ -115,6 +115,11 @@ func TestSandboxServices(t *testing.T) {
 	g, p, home := &scripted{dir: dir}, ports(), t.TempDir()
 	p.Sandbox = g.drivers
 	e := openHost(t, p, engine.Config{Home: home})
+	t.Cleanup(func() {
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	ctx := t.Context()
 	if _, err := e.FirstStart(ctx); err != nil {
 		t.Fatal(err)

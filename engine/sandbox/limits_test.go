@@ -141,7 +141,7 @@ func TestFailures(t *testing.T) {
 	}{
 		{fault.New(fault.ProviderFailed, errors.New("key sk-123")), 500, `{"error":"Inference failed: `},
 		{errors.New("/home/owner/secret"), 500, `{"error":"Inference failed: `},
-		{fault.ServerOverloaded, 503, `{"error":"Inference failed: The server is busy`},
+		{fault.ServerOverloaded, 500, `{"error":"Inference failed: The server is busy`},
 	} {
 		w.chat = func(context.Context) (string, error) { return "", c.err }
 		got := g.do(chat)

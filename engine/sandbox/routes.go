@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"osaurus/engine/fault"
 	"osaurus/engine/internal/canonjson"
@@ -217,15 +216,9 @@ func chatRequest(body []byte) (model string, messages []Message, err error) {
 	return model, messages, nil
 }
 
-// failed shows the public text of a cause. Load keeps its status, so that a
-// guest knows that trying again helps.
+// failed shows the public text of a cause.
 func failed(what string, err error) error {
-	e := fault.Of(err)
-	f := &failure{status: http.StatusInternalServerError, text: what + e.Public()}
-	if s := e.Code.Status(); s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable {
-		f.status, f.retry = s, time.Second
-	}
-	return f
+	return refuse(http.StatusInternalServerError, what+fault.Of(err).Public())
 }
 
 func (c *call) emit() (any, error) {
