@@ -79,7 +79,7 @@ func refuse(status int, text string) error { return &failure{status: status, tex
 const unauthorised = "Bridge token missing or unrecognised"
 
 // ServeHTTP implements http.Handler: body cap, token, path, route, in this
-// order (section 3).
+// order (section 3 of PROTOCOL.md).
 func (b *Bridge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p, err := peerOf(r.Context())
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"osaurus/engine/ratelimit"
 )
 
-// Limits of the bridge that its protocol fixes (section 5).
+// Limits of the bridge that its protocol fixes (sections 3 and 4).
 const (
 	MaxBody    = 8 << 20 // bytes
 	MaxResults = 10      // facts of one memory query

@@ -27,7 +27,7 @@ const (
 // Op is an operation of the control stream.
 type Op string
 
-// The operations (section 4).
+// The operations (section 6).
 const (
 	UserAdd  Op = "user-add"
 	UserDel  Op = "user-del"
