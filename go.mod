@@ -13,7 +13,9 @@ require (
 	github.com/godbus/dbus/v5 v5.2.4 // desktop notifications
 	github.com/gofrs/flock v0.13.2 // one host for each home
 	github.com/google/uuid v1.6.0 // agents' ids
+	github.com/hashicorp/yamux v0.1.2 // streams over a guest's serial port
 	github.com/keybase/go-keychain v0.0.1 // login-keychain items, Secret Service
+	github.com/mdlayher/vsock v1.4.0 // streams out of a guest
 	github.com/miekg/dns v1.1.61 // reading mDNS messages
 	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted databases
 	github.com/redis/go-redis/v9 v9.23.0 // what relays of one domain share
@@ -22,7 +24,7 @@ require (
 	github.com/spf13/cobra v1.10.2 // the command line
 	github.com/tyler-smith/go-bip39 v1.1.0 // recovery words
 	golang.org/x/crypto v0.58.0 // ChaCha20-Poly1305, Argon2, Keccak
-	golang.org/x/net v0.60.0 // multicast sockets
+	golang.org/x/net v0.62.0 // multicast sockets
 	golang.org/x/sys v0.49.0 // socket credentials
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
@@ -43,6 +45,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/keybase/dbus v0.0.0-20220506165403-5aa21ea2c23a // indirect
+	github.com/mdlayher/socket v0.8.0 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect

@@ -30,6 +30,7 @@ import (
 	"osaurus/engine/keystore"
 	"osaurus/engine/pairing"
 	"osaurus/engine/runner"
+	"osaurus/engine/sandbox"
 	"osaurus/engine/secret"
 	"osaurus/engine/server"
 	"osaurus/engine/storage"
@@ -48,6 +49,7 @@ type Ports struct {
 	// Hardware returns a home's key in the machine's secure element; nil: there
 	// is none.
 	Hardware   func(home string) identity.Hardware
+	Sandbox    func(home string) []sandbox.Driver // the default first; nil means none
 	DeviceName string
 	Client     *http.Client // for providers and peers; nil means a default
 	Now        func() time.Time
@@ -81,6 +83,7 @@ type Engine struct {
 	Chats    *chats.Chats
 	Memory   *memory.Memory
 	Channel  *channel.Server
+	Sandbox  *sandbox.Service
 
 	// Invites lets others, and the owner's other devices, in through the relay.
 	Invites *pairing.Invites
@@ -251,6 +254,9 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	e.Channel = channel.NewServer(channel.Config{Signer: e.Agents.Signer, Now: p.Now, Rand: p.Rand})
 	host := pairing.NewHost(pairing.HostConfig{Agent: e.pairable, Signer: e.Agents.Signer, Keys: e.Keys, Queue: e.Approval, Now: p.Now, Rand: p.Rand, Log: e.Event})
 	e.openRelay()
+	if err = e.openSandbox(); err != nil {
+		return err
+	}
 	e.Server = server.New(server.Config{
 		Version: e.config.Version, Settings: e.settings.server, Keys: e.Keys, Agents: e.Agents, Channel: e.Channel, Pairing: host, Invites: e.Invites, RelayURL: e.relays.tunnel.URL, Runner: e.Runner,
 		Endpoint: e.endpoint, Memory: memories{e}, Admin: func(ctx context.Context) any { return e.Status(ctx) }, Health: e.health, Log: e.Event, Now: p.Now, Logger: p.Logger,
@@ -359,6 +365,9 @@ func (e *Engine) firstAgent(ctx context.Context) error {
 // Close ends everything and releases the home.
 func (e *Engine) Close(ctx context.Context) error {
 	var failed error
+	if e.Sandbox != nil {
+		failed = e.Sandbox.Close(ctx)
+	}
 	if e.Runner != nil {
 		e.Runner.Close()
 	}

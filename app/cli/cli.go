@@ -111,6 +111,7 @@ func (a *app) root() *cobra.Command {
 	a.storageCommands(root)
 	a.chatCommands(root)
 	a.memoryCommands(root)
+	a.sandboxCommands(root)
 	a.peerCommands(root)
 	a.approvalCommands(root)
 	a.relayCommands(root)

@@ -196,3 +196,43 @@ func TestRemove(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 }
+
+// TestWriteIn: the same rules below a root, and no link leads out of it.
+func TestWriteIn(t *testing.T) {
+	t.Parallel()
+	dir, outside := t.TempDir(), t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := errors.Join(root.Mkdir("d", DirMode), os.Symlink(outside, filepath.Join(dir, "out")), os.Symlink("f", filepath.Join(dir, "d", "link"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"first", "second"} {
+		if err := WriteIn(root, "d/f", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(dir, "d", "f"))
+		if err != nil || string(got) != text {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(dir, "d", "f")); err != nil || info.Mode() != Mode {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if err := WriteIn(root, "d/link", nil); !errors.Is(err, ErrNotRegular) {
+		t.Errorf("a link: %v", err)
+	}
+	for _, name := range []string{"out/f", "../f", "/f", "none/f"} {
+		if err := WriteIn(root, name, nil); err == nil {
+			t.Errorf("%s was written", name)
+		}
+	}
+	if names := listing(t, filepath.Join(dir, "d")); len(names) != 2 {
+		t.Errorf("left behind: %v", names)
+	}
+	if names := listing(t, outside); len(names) != 0 {
+		t.Errorf("written outside: %v", names)
+	}
+}

@@ -18,6 +18,7 @@ var debian = []struct{ program, pkg string }{
 	{"strace", "strace"},
 	{"spin", "spin"},
 	{"redis-server", "redis-server"},
+	{"busybox", "busybox-static"},
 }
 
 func installPackages(t *tally) error {

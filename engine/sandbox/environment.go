@@ -1,0 +1,411 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"osaurus/engine/fault"
+	"osaurus/engine/sandbox/wire"
+	"osaurus/engine/secret"
+)
+
+// sharedKey is the environment of shared mode.
+const sharedKey = "shared"
+
+// environment is one running sandbox with its channel.
+type environment struct {
+	key     string
+	agentID string // "" in shared mode
+	network Network
+	sandbox Sandbox
+	guest   *Guest
+	cancel  context.CancelFunc // ends the channel
+	served  chan struct{}      // closed when it has ended
+	users   map[string]bool
+	busy    int
+	used    time.Time
+}
+
+func (e *environment) stateLocked() State {
+	st := State{Sandbox: e.sandbox.ID(), AgentID: e.agentID, Network: e.network.String(), Busy: e.busy, Used: e.used, Users: []string{}}
+	for u := range e.users {
+		st.Users = append(st.Users, u)
+	}
+	slices.Sort(st.Users)
+	return st
+}
+
+// attempt is one start or provisioning that several callers wait for.
+type attempt struct {
+	done chan struct{}
+	err  error
+}
+
+// once runs f for key, or waits for the one that already runs. It goes on
+// when the caller stops waiting: others may be.
+func (s *Service) once(ctx context.Context, key string, f func(ctx context.Context) error) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	a := s.attempts[key]
+	if a == nil {
+		a = &attempt{done: make(chan struct{})}
+		s.attempts[key] = a
+		s.group.Go(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), StartTimeout)
+			defer cancel()
+			a.err = f(ctx)
+			s.mu.Lock()
+			delete(s.attempts, key)
+			s.mu.Unlock()
+			close(a.done)
+		})
+	}
+	s.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Service) keyOf(agentID string) string {
+	if s.Settings().PerAgent {
+		return strings.ToUpper(agentID)
+	}
+	return sharedKey
+}
+
+// Running reports whether the agent's sandbox runs.
+func (s *Service) Running(agentID string) bool {
+	key := s.keyOf(agentID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running[key] != nil
+}
+
+// Provision makes ready an agent's place: workspace, sandbox, user and home,
+// the map of users, token file, SOUL.md, in this order. It may be called
+// again; calls for one agent share one attempt.
+func (s *Service) Provision(ctx context.Context, agentID string) error {
+	agentID = strings.ToUpper(agentID)
+	return s.once(ctx, "agent "+agentID, func(ctx context.Context) error { return s.provision(ctx, agentID) })
+}
+
+func (s *Service) provision(ctx context.Context, agentID string) error {
+	name, uid, err := s.users.Assign(agentID)
+	if err != nil {
+		return err
+	}
+	key := s.keyOf(agentID)
+	if err := s.once(ctx, "start "+key, func(ctx context.Context) error { return s.start(ctx, key, agentID) }); err != nil {
+		return err
+	}
+	e, release, err := s.use(key)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := e.guest.AddUser(ctx, name, uid); err != nil {
+		return err
+	}
+	_, err = s.tokens.Register(Identity{agentID, name, uid, e.sandbox.ID()}, func(t secret.Bytes) error { return e.guest.PutToken(ctx, name, t) })
+	if err != nil {
+		return err
+	}
+	if err := s.seed(ctx, e, name); err != nil {
+		s.tokens.Revoke(name)
+		return err
+	}
+	s.mu.Lock()
+	e.users[name] = true
+	s.mu.Unlock()
+	return nil
+}
+
+// soul is what an agent finds in its home the first time.
+const soul = "# SOUL\n\nWhat you write here you find again next time.\n"
+
+// seed writes SOUL.md unless there is one.
+func (s *Service) seed(ctx context.Context, e *environment, name string) error {
+	path := Home(name) + "/SOUL.md"
+	if _, _, err := e.guest.Get(ctx, name, path); err == nil {
+		return nil
+	}
+	return e.guest.Put(ctx, name, path, 0o600, []byte(soul))
+}
+
+// start boots the environment of key unless it runs.
+func (s *Service) start(ctx context.Context, key, agentID string) error {
+	s.mu.Lock()
+	there := s.running[key] != nil
+	s.mu.Unlock()
+	if there {
+		return nil
+	}
+	d, err := s.driver(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.makeRoom(ctx, key); err != nil {
+		return err
+	}
+	if key == sharedKey {
+		agentID = ""
+	}
+	e, err := s.boot(ctx, d, key, agentID)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errors.Join(ErrClosed, s.end(ctx, e))
+	}
+	s.running[key] = e
+	s.mu.Unlock()
+	s.c.Log("sandbox_started", slog.String("sandbox", e.sandbox.ID()), slog.String("driver", d.Name()), slog.String("network", e.network.String()))
+	s.group.Go(func() { s.watch(e) })
+	return nil
+}
+
+// boot starts the guest and waits for its control stream. A failure leaves no
+// guest, no channel and no token.
+func (s *Service) boot(ctx context.Context, d Driver, key, agentID string) (*environment, error) {
+	spec, err := s.spec(key, agentID)
+	if err != nil {
+		return nil, err
+	}
+	box, err := d.Start(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	e := &environment{key: key, agentID: agentID, network: spec.Network, sandbox: box, served: make(chan struct{}), users: map[string]bool{}, used: s.c.Now()}
+	attached := make(chan *Guest, 1)
+	ch := &Channel{Sandbox: spec.ID, AgentID: agentID, Nonce: spec.Boot.Nonce, Listener: box.BridgeListener(), Bridge: s.Bridge, Control: func(c net.Conn) { attached <- NewGuest(c) }}
+	if spec.Network == NetworkProxy {
+		ch.Proxy = s.egress(agentID).Serve
+	}
+	var serve context.Context
+	serve, e.cancel = context.WithCancel(context.Background())
+	go func() {
+		defer close(e.served)
+		_ = ch.Serve(serve) // it ends with the sandbox
+	}()
+	select {
+	case e.guest = <-attached:
+		return e, nil
+	case <-box.Done():
+		err = fmt.Errorf("sandbox: the guest ended while it booted: %w", errors.Join(box.Err()))
+	case <-ctx.Done():
+		err = fmt.Errorf("sandbox: the guest did not answer: %w", ctx.Err())
+	}
+	return nil, errors.Join(err, s.end(context.WithoutCancel(ctx), e))
+}
+
+func (s *Service) spec(key, agentID string) (Spec, error) {
+	set := s.Settings()
+	mode := set.Mode(agentID == "" || s.Switch(agentID).Network)
+	id, err := s.newID(agentID)
+	if err != nil {
+		return Spec{}, err
+	}
+	nonce, err := s.newNonce()
+	if err != nil {
+		return Spec{}, err
+	}
+	dir, err := s.workspace(key)
+	if err != nil {
+		return Spec{}, err
+	}
+	if next := set.Reconcile(agentID == "" || s.Switch(agentID).Network); next.Network != set.Network {
+		if err := s.SetSettings(next); err != nil {
+			return Spec{}, err
+		}
+	}
+	return Spec{
+		ID: id, Boot: wire.Boot{Sandbox: id, Nonce: nonce, Proxy: mode == NetworkProxy}, Network: mode, CPUs: set.CPUs, MemoryMB: set.MemoryGB << 10, PIDs: GuestPIDs,
+		Workspace: dir, BestEffortLimits: set.Limits == "best-effort",
+	}, nil
+}
+
+// egress is the proxy of one agent: the owner's domains and those its plugins
+// declare, as they are when a request comes.
+func (s *Service) egress(agentID string) *Egress {
+	return &Egress{Lookup: s.c.Lookup, Dial: s.c.Dial, Domains: func() []string {
+		patterns := s.Settings().Domains()
+		for _, r := range s.Plugins.List(agentID) {
+			patterns = append(patterns, r.Domains()...)
+		}
+		return patterns
+	}, Log: func(event string, attrs ...slog.Attr) {
+		s.c.Log(event, append(attrs, slog.String("agent", agentID))...)
+	}}
+}
+
+// makeRoom stops the least recently used idle environment when there are as
+// many as allowed.
+func (s *Service) makeRoom(ctx context.Context, key string) error {
+	limit := s.Settings().MaxEnvironments
+	for key != sharedKey {
+		s.mu.Lock()
+		var oldest *environment
+		for _, e := range s.running {
+			if e.busy == 0 && (oldest == nil || e.used.Before(oldest.used)) {
+				oldest = e
+			}
+		}
+		full := len(s.running) >= limit
+		s.mu.Unlock()
+		if !full {
+			return nil
+		}
+		if oldest == nil {
+			return fault.WithText(fault.ServerOverloaded, "As many sandboxes as allowed are busy. Try again shortly.")
+		}
+		if err := s.drop(ctx, oldest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// use marks an environment as busy until release.
+func (s *Service) use(key string) (e *environment, release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e = s.running[key]; e == nil {
+		return nil, nil, fault.WithText(fault.Unsupported, "The sandbox is not running.")
+	}
+	e.busy, e.used = e.busy+1, s.c.Now()
+	return e, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.busy, e.used = e.busy-1, s.c.Now()
+	}, nil
+}
+
+// watch ends an environment whose guest ended by itself.
+func (s *Service) watch(e *environment) {
+	select {
+	case <-e.sandbox.Done():
+	case <-e.guest.Done():
+	}
+	if err := s.drop(context.Background(), e); err != nil {
+		s.c.Logger.Error("a sandbox did not end", slog.String("error", err.Error()))
+	}
+}
+
+// drop forgets an environment and ends it. Only the first call does.
+func (s *Service) drop(ctx context.Context, e *environment) error {
+	s.mu.Lock()
+	mine := s.running[e.key] == e
+	if mine {
+		delete(s.running, e.key)
+	}
+	s.mu.Unlock()
+	if !mine {
+		return nil
+	}
+	s.c.Log("sandbox_stopped", slog.String("sandbox", e.sandbox.ID()))
+	return s.end(ctx, e)
+}
+
+// end tears down: tokens first, so that nothing is answered any more.
+func (s *Service) end(ctx context.Context, e *environment) error {
+	s.tokens.RevokeSandbox(e.sandbox.ID())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout)
+	defer cancel()
+	if e.guest != nil {
+		_ = e.guest.Shutdown(ctx) // the driver kills what does not end
+		_ = e.guest.Close()
+	}
+	err := e.sandbox.Stop(ctx)
+	e.cancel()
+	<-e.served
+	return err
+}
+
+// Stop ends every environment and revokes every token.
+func (s *Service) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	var all []*environment
+	for _, e := range s.running {
+		all = append(all, e)
+	}
+	s.mu.Unlock()
+	s.tokens.RevokeAll()
+	var failed error
+	for _, e := range all {
+		failed = errors.Join(failed, s.drop(ctx, e))
+	}
+	return failed
+}
+
+// StopAgent ends an agent's own environment. In shared mode the agent is
+// unprovisioned instead.
+func (s *Service) StopAgent(ctx context.Context, agentID string) error {
+	s.mu.Lock()
+	e := s.running[strings.ToUpper(agentID)]
+	s.mu.Unlock()
+	if e != nil {
+		return s.drop(ctx, e)
+	}
+	return s.unprovision(ctx, agentID)
+}
+
+// Unprovision ends an agent for good: token, file, processes, user and home.
+func (s *Service) Unprovision(ctx context.Context, agentID string) error {
+	if err := s.StopAgent(ctx, agentID); err != nil {
+		return err
+	}
+	return s.users.Forget(agentID)
+}
+
+func (s *Service) unprovision(ctx context.Context, agentID string) error {
+	name := LinuxName(agentID)
+	s.tokens.Revoke(name) // before the file: nothing is answered from here on
+	e, release, err := s.use(s.keyOf(agentID))
+	if err != nil {
+		return nil //nolint:nilerr // nothing runs
+	}
+	defer release()
+	s.mu.Lock()
+	there := e.users[name]
+	delete(e.users, name)
+	s.mu.Unlock()
+	if !there {
+		return nil
+	}
+	return e.guest.RemoveUser(ctx, name)
+}
+
+// Prune ends what belongs to agents that are no more. Their tokens are
+// revoked before it returns; the rest follows.
+func (s *Service) Prune(exists func(agentID string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for _, id := range s.users.agents() {
+		if exists(id) {
+			continue
+		}
+		s.tokens.Revoke(LinuxName(id))
+		s.group.Go(func() {
+			if err := s.Unprovision(context.Background(), id); err != nil {
+				s.c.Logger.Error("an agent's sandbox did not end", slog.String("error", err.Error()))
+			}
+		})
+	}
+}

@@ -1,0 +1,129 @@
+package sandbox
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of commands.
+const (
+	DefaultCommandsPerTurn = 10
+	TurnQuiet              = 15 * time.Second // without a command begins a new turn
+	MaxStdout              = 50_000           // characters
+	MaxStderr              = 10_000
+	KillDelay              = 3 * time.Second // from SIGTERM to SIGKILL
+	DaemonRestarts         = 5
+	DaemonWindow           = 300 * time.Second
+)
+
+// AutonomousExec says what an agent's runs may do in a sandbox. It is read
+// from JSON: missing keys take the defaults and unknown ones are ignored.
+type AutonomousExec struct {
+	Enabled         bool `json:"enabled"`
+	MaxCommands     int  `json:"maxCommandsPerTurn"`
+	PluginCreate    bool `json:"pluginCreate"`
+	HostSecretReads bool `json:"allowHostSecretReads"`
+	Network         bool `json:"sandboxNetworkEnabled"`
+	Background      bool `json:"backgroundProcessEnabled"`
+}
+
+// DefaultAutonomousExec is off.
+func DefaultAutonomousExec() AutonomousExec {
+	return AutonomousExec{MaxCommands: DefaultCommandsPerTurn, PluginCreate: true, Network: true}
+}
+
+// MayCreatePlugins needs both switches.
+func (a AutonomousExec) MayCreatePlugins() bool { return a.Enabled && a.PluginCreate }
+
+// ExecLimiter counts an agent's commands within a turn. A refused command
+// counts as well and keeps the turn going. It is safe for concurrent use.
+type ExecLimiter struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	turns map[string]turn
+}
+
+type turn struct {
+	count int
+	last  time.Time
+}
+
+// NewExecLimiter takes its clock from now; nil is time.Now.
+func NewExecLimiter(now func() time.Time) *ExecLimiter {
+	if now == nil {
+		now = time.Now
+	}
+	return &ExecLimiter{now: now, turns: map[string]turn{}}
+}
+
+// Allow counts a command and reports whether it may run.
+func (l *ExecLimiter) Allow(agentID string, limit int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t, now := l.turns[agentID], l.now()
+	if now.Sub(t.last) >= TurnQuiet {
+		t.count = 0
+	}
+	t.count, t.last = t.count+1, now
+	l.turns[agentID] = t
+	return t.count <= limit
+}
+
+// DaemonMonitor blocks a plugin whose daemon restarts too often. It is safe
+// for concurrent use.
+type DaemonMonitor struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	restarts map[string][]time.Time
+	blocked  map[string]bool
+}
+
+// NewDaemonMonitor takes its clock from now; nil is time.Now.
+func NewDaemonMonitor(now func() time.Time) *DaemonMonitor {
+	if now == nil {
+		now = time.Now
+	}
+	return &DaemonMonitor{now: now, restarts: map[string][]time.Time{}, blocked: map[string]bool{}}
+}
+
+// Restart counts a restart and reports whether it may happen.
+func (m *DaemonMonitor) Restart(plugin string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.blocked[plugin] {
+		return false
+	}
+	var recent []time.Time
+	for _, t := range append(m.restarts[plugin], m.now()) {
+		if m.now().Sub(t) < DaemonWindow {
+			recent = append(recent, t)
+		}
+	}
+	m.restarts[plugin], m.blocked[plugin] = recent, len(recent) > DaemonRestarts
+	return !m.blocked[plugin]
+}
+
+// Unblock lets a plugin start again.
+func (m *DaemonMonitor) Unblock(plugin string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.blocked, plugin)
+	delete(m.restarts, plugin)
+}
+
+// Clip shortens text to limit characters: the first 40 % and the last 60 %
+// of them, and between them how much is missing.
+func Clip(text string, limit int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	runes := []rune(text)
+	if len(runes) <= limit {
+		return text
+	}
+	head := limit * 2 / 5
+	tail := limit - head
+	return string(runes[:head]) + fmt.Sprintf("\n… %d characters left out …\n", len(runes)-limit) + string(runes[len(runes)-tail:])
+}

@@ -1,0 +1,214 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"osaurus/engine/fault"
+)
+
+// DefaultIdle is how long a command may be silent unless asked otherwise.
+const (
+	DefaultIdle = 60 * time.Second
+	MaxIdle     = 30 * time.Minute
+	maxOutput   = 4 << 20 // bytes kept of each stream before it is clipped
+)
+
+// Run is a command of an agent.
+type Run struct {
+	AgentID string
+	Line    string // for a POSIX shell
+	Dir     string // as a model gave it; "" is the home
+	Plugin  string // whose secrets the command sees; "" is the agent's own
+	Idle    time.Duration
+}
+
+// Result is how a command went. Values of secrets are not in it.
+type Result struct {
+	Stdout   string `json:"stdout"`
+	Stderr   string `json:"stderr"`
+	ExitCode int    `json:"exit_code"`
+	KilledBy string `json:"killed_by,omitempty"`
+	Hint     string `json:"hint,omitempty"`
+}
+
+// Errors of RunTool.
+var (
+	ErrSwitchedOff = fault.WithText(fault.Unsupported, "Running commands is switched off for this agent.")
+	ErrTurnLimit   = fault.WithText(fault.TaskLimit, "This turn has run as many commands as allowed.")
+)
+
+// RunTool is Exec for a tool call of a model: only when the owner switched it
+// on, and only so often in a turn. A refusal is not to be retried.
+func (s *Service) RunTool(ctx context.Context, r Run) (Result, error) {
+	on := s.Switch(r.AgentID)
+	if !on.Enabled {
+		return Result{}, ErrSwitchedOff
+	}
+	if !s.limiter.Allow(strings.ToUpper(r.AgentID), on.MaxCommands) {
+		return Result{}, ErrTurnLimit
+	}
+	return s.Exec(ctx, r)
+}
+
+// Exec provisions the agent when needed and runs a command as its user.
+func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
+	name := LinuxName(r.AgentID)
+	dir := ""
+	if r.Dir != "" {
+		var err error
+		if dir, err = Sanitize(r.Dir, Home(name)); err != nil {
+			return Result{}, fault.WithText(fault.Usage, "cwd: "+err.Error())
+		}
+	}
+	if r.Idle == 0 {
+		r.Idle = DefaultIdle
+	}
+	if r.Idle < 0 || r.Idle > MaxIdle || strings.TrimSpace(r.Line) == "" || strings.IndexByte(r.Line, 0) >= 0 {
+		return Result{}, fault.WithText(fault.Usage, "a command is text without NUL, and may be silent for at most 30 minutes")
+	}
+	if err := s.Provision(ctx, r.AgentID); err != nil {
+		return Result{}, err
+	}
+	e, release, err := s.use(s.keyOf(r.AgentID))
+	if err != nil {
+		return Result{}, err
+	}
+	defer release()
+	secrets, err := s.Secrets.Collect(ctx, r.AgentID, r.Plugin)
+	if err != nil {
+		return Result{}, err
+	}
+	defer secrets.Destroy()
+	c := Shell(name, r.Line)
+	c.Dir, c.Idle = dir, r.Idle
+	c.Env = append(secrets.Environment(), s.proxyEnv(e)...)
+	if r.Plugin != "" {
+		c.Env = append(c.Env, "OSAURUS_PLUGIN="+r.Plugin)
+	}
+	return execute(ctx, e.guest, c, secrets)
+}
+
+// proxyEnv names the proxy and holds no credential: the channel says whose
+// the requests are.
+func (s *Service) proxyEnv(e *environment) []string {
+	if e.network != NetworkProxy {
+		return nil
+	}
+	const proxy = "http://127.0.0.1:3128"
+	return []string{
+		"http_proxy=" + proxy, "https_proxy=" + proxy, "HTTP_PROXY=" + proxy, "HTTPS_PROXY=" + proxy, "no_proxy=localhost,127.0.0.1", "NO_PROXY=localhost,127.0.0.1",
+	}
+}
+
+func execute(ctx context.Context, g *Guest, c Command, secrets Collection) (Result, error) {
+	var out [3]bytes.Buffer
+	exit, err := g.Exec(ctx, c, func(stream int, data []byte) {
+		if stream == 1 || stream == 2 {
+			out[stream].Write(data[:min(len(data), maxOutput-out[stream].Len())])
+		}
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{ExitCode: exit.Code, KilledBy: exit.KilledBy}
+	// Scrubbed whole, then clipped: a cut must not leave half a value.
+	r.Stdout = Clip(string(secrets.Scrub(out[1].Bytes())), MaxStdout)
+	r.Stderr = Clip(string(secrets.Scrub(out[2].Bytes())), MaxStderr)
+	r.Hint = Hint(r)
+	return r, nil
+}
+
+// Hint explains a failure that the bridge is behind.
+func Hint(r Result) string {
+	switch text := r.Stderr; {
+	case r.ExitCode == 0:
+		return ""
+	case strings.Contains(text, "error 401"):
+		return "The bridge refused this agent's token: authentication failed. Restart the sandbox."
+	case strings.Contains(text, "bridge token for"):
+		return "This agent is not provisioned yet."
+	case r.ExitCode == 4 && strings.Contains(text, "bridge unreachable"):
+		return "The bridge is unreachable. Restart the sandbox."
+	case r.ExitCode == 127:
+		return "A program is missing in the sandbox."
+	case strings.Contains(text, "Could not resolve") || strings.Contains(text, "bad address") || strings.Contains(text, "Network is unreachable"):
+		return "The sandbox has no network, or the host is not on its list."
+	}
+	return ""
+}
+
+// install puts a recipe's files into the agent's home and runs its setup.
+func (s *Service) install(ctx context.Context, who Identity, r Recipe) error {
+	e, release, err := s.use(s.keyOf(who.AgentID))
+	if err != nil {
+		return err
+	}
+	defer release()
+	dir := Home(who.LinuxName) + "/plugins/" + r.ID
+	if err := e.guest.Put(ctx, who.LinuxName, dir+"/.osaurus", 0o600, nil); err != nil {
+		return err
+	}
+	for name, content := range r.Files {
+		if err := e.guest.Put(ctx, who.LinuxName, dir+"/"+name, 0o600, []byte(content)); err != nil {
+			return err
+		}
+	}
+	if strings.TrimSpace(r.Setup) == "" {
+		return nil
+	}
+	c := Shell(who.LinuxName, r.Setup)
+	c.Dir, c.Idle, c.Env = dir, ScriptPackageTime, append(s.proxyEnv(e), "OSAURUS_PLUGIN="+r.ID)
+	done, err := execute(ctx, e.guest, c, nil)
+	if err == nil && done.ExitCode != 0 {
+		err = fault.WithText(fault.Unsupported, "the setup command failed")
+	}
+	return err
+}
+
+// Check is one line of diagnose.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Text string `json:"text,omitempty"`
+}
+
+// Diagnose tries the whole way with an agent that is nobody's. Its token is
+// revoked whatever happens.
+func (s *Service) Diagnose(ctx context.Context) (checks []Check, err error) {
+	defer func() {
+		s.tokens.Revoke(DiagnosticUser)
+		err = errors.Join(err, s.StopAgent(context.WithoutCancel(ctx), DiagnosticAgent))
+	}()
+	if err := s.Provision(ctx, DiagnosticAgent); err != nil {
+		return append(checks, Check{"start", false, fault.Of(err).Public() + ": " + err.Error()}), nil
+	}
+	checks = append(checks, Check{Name: "start", OK: true})
+	for _, c := range []struct {
+		name, line string
+		code       int
+	}{
+		{"user", "id -u", 0},
+		{"bridge", "osaurus-host log debug diagnose", 0},
+		{"memory", "osaurus-host agent memory query diagnose", 0},
+		{"foreign identity refused", "osaurus-host agent dispatch 00000000-0000-0000-0000-000000000001 x", 1},
+		{"root has no token", "test ! -r /run/osaurus/root.token", 0},
+	} {
+		r, err := s.Exec(ctx, Run{AgentID: DiagnosticAgent, Line: c.line})
+		if err != nil {
+			return append(checks, Check{c.name, false, err.Error()}), nil
+		}
+		text := strings.TrimSpace(r.Stderr)
+		if r.Hint != "" {
+			text = r.Hint
+		}
+		if r.ExitCode == c.code {
+			text = ""
+		}
+		checks = append(checks, Check{c.name, r.ExitCode == c.code, text})
+	}
+	return checks, nil
+}

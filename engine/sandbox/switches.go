@@ -1,0 +1,81 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"strings"
+	"sync"
+
+	"osaurus/engine/atomicfile"
+	"osaurus/engine/fault"
+	"osaurus/engine/internal/canonjson"
+)
+
+// MaxCommandsLimit bounds what the owner may allow in one turn.
+const MaxCommandsLimit = 1000
+
+// switches say what each agent may do in a sandbox: config/sandbox-agents.json.
+type switches struct {
+	path string
+
+	mu sync.Mutex
+	by map[string]AutonomousExec
+}
+
+func openSwitches(path string) (*switches, error) {
+	s := &switches{path: path, by: map[string]AutonomousExec{}}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all map[string]json.RawMessage
+	if canonjson.Unmarshal(raw, &all) != nil {
+		return nil, fmt.Errorf("sandbox: %s does not parse", path)
+	}
+	for id, one := range all {
+		v := DefaultAutonomousExec()
+		if !validAgentID(id) || json.Unmarshal(one, &v) != nil {
+			return nil, fmt.Errorf("sandbox: %s does not parse", path)
+		}
+		s.by[strings.ToUpper(id)] = v
+	}
+	return s, nil
+}
+
+// Switch returns what an agent may do; by default nothing.
+func (s *Service) Switch(agentID string) AutonomousExec {
+	s.switches.mu.Lock()
+	defer s.switches.mu.Unlock()
+	if v, ok := s.switches.by[strings.ToUpper(agentID)]; ok {
+		return v
+	}
+	return DefaultAutonomousExec()
+}
+
+// SetSwitch changes what an agent may do. It is in force for the next call.
+func (s *Service) SetSwitch(agentID string, v AutonomousExec) error {
+	if !validAgentID(agentID) || v.MaxCommands < 1 || v.MaxCommands > MaxCommandsLimit {
+		return fault.WithText(fault.Usage, "an agent may run between 1 and 1000 commands in a turn")
+	}
+	w := s.switches
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next := maps.Clone(w.by)
+	next[strings.ToUpper(agentID)] = v
+	raw, err := canonjson.Marshal(next)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(w.path, raw); err != nil {
+		return err
+	}
+	w.by = next
+	return nil
+}
