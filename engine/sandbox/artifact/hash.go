@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -30,6 +31,24 @@ const hexDigits = 2 * sha256.Size
 func VerifySHA256(path, expected string, maxBytes int64) error {
 	_, err := verifyFile(path, expected, maxBytes)
 	return err
+}
+
+// ReadSHA256 is VerifySHA256, and returns the very bytes that were hashed.
+func ReadSHA256(path, expected string, maxBytes int64) ([]byte, error) {
+	name := filepath.Base(path)
+	expected, err := wellFormed(name, expected)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	return raw, verifyReader(bytes.NewReader(raw), name, expected, maxBytes)
 }
 
 // verifyFile is VerifySHA256, and says which file it was that matched.

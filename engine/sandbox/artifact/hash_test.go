@@ -24,6 +24,16 @@ func TestVerifySHA256(t *testing.T) {
 	sum := sumOf([]byte("kernel"))
 	must(t, VerifySHA256(path, sum, 6))
 	must(t, VerifySHA256(path, strings.ToUpper(sum), 6))
+	raw, err := ReadSHA256(path, sum, 6)
+	if err != nil || string(raw) != "kernel" {
+		t.Errorf("read %q, %v", raw, err)
+	}
+	_, err = ReadSHA256(path, sum, 5)
+	wants(t, err, "exceeds size cap")
+	_, err = ReadSHA256(path, emptySum, 6)
+	wants(t, err, "mismatch")
+	_, err = ReadSHA256(path, "abc", 6)
+	wants(t, err, "malformed")
 	must(t, VerifySHA256(write(t, filepath.Join(dir, "empty"), ""), emptySum, 0))
 	wants(t, VerifySHA256(path, sum, 5), "exceeds size cap")
 	wants(t, VerifySHA256(path, emptySum, 6), "SHA-256 mismatch: expected "+emptySum+" got "+sum)

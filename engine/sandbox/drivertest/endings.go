@@ -120,13 +120,11 @@ func (s *suite) memory(t *testing.T) {
 	if !s.Limited {
 		t.Skip("this user cannot limit memory")
 	}
-	spec := NewSpec("", false)
-	spec.MemoryMB = 128
-	g := Start(t, s.driver, spec)
+	g := s.spare
 	select {
-	case r := <-g.Begin(t, alice, "/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=1024M count=1"):
+	case r := <-g.Launch(t, alice, "/bin/sh", "-c", "dd if=/dev/zero of=/dev/null bs=1024M count=1"):
 		if r.Exit == 0 {
-			t.Error("an agent used eight times the memory of its sandbox")
+			t.Error("an agent used four times the memory of its sandbox")
 		}
 		t.Logf("the process ended: %s", r.Output)
 	case <-g.Done():
@@ -141,7 +139,7 @@ func (s *suite) forkBomb(t *testing.T) {
 	if !s.Limited {
 		t.Skip("this user cannot limit processes, and the bomb would hit the machine")
 	}
-	s.a.Begin(t, alice, "/bin/sh", "-c", "b() { b | b & }; b; sleep 60")
+	s.a.Launch(t, alice, "/bin/sh", "-c", "b() { b | b & }; b; sleep 60")
 	for range 5 {
 		alive(t, s.b)
 	}
@@ -182,16 +180,16 @@ func (s *suite) stop(t testing.TB, g *Guest) {
 
 // hung stops every thread of a sandbox's process, which then answers nothing.
 func (s *suite) hung(t *testing.T) {
-	g := s.a
+	g := s.spare
 	select {
-	case <-g.Done():
+	case <-g.Done(): // of the step before
 		g = Start(t, s.driver, NewSpec("", !s.Limited))
 	default:
 	}
 	if err := syscall.Kill(s.PID(t, g.Sandbox), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	g.Begin(t, alice, "/bin/true")
+	g.Launch(t, alice, "/bin/true")
 	s.stop(t, g)
 	alive(t, s.b)
 }

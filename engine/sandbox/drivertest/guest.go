@@ -51,9 +51,22 @@ func NewSpec(workspace string, bestEffort bool) sandbox.Spec {
 	}
 }
 
-// Start runs a sandbox and waits for its control stream. It is stopped when
-// the test ends.
+// Start runs a sandbox and waits until it is ready.
 func Start(t testing.TB, d sandbox.Driver, spec sandbox.Spec) *Guest {
+	t.Helper()
+	g := Begin(t, d, spec)
+	g.Ready(t)
+	return g
+}
+
+// Ready waits for the control stream.
+func (g *Guest) Ready(t testing.TB) {
+	t.Helper()
+	g.await(t, g.ready, "its control stream")
+}
+
+// Begin runs a sandbox, which is stopped when the test ends.
+func Begin(t testing.TB, d sandbox.Driver, spec sandbox.Spec) *Guest {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -72,7 +85,6 @@ func Start(t testing.TB, d sandbox.Driver, spec sandbox.Spec) *Guest {
 		}
 		accepting.Wait()
 	})
-	g.await(t, g.ready, "its control stream")
 	return g
 }
 
@@ -142,9 +154,9 @@ func (g *Guest) serve(c net.Conn, lines *bufio.Reader) {
 	}
 }
 
-// Begin runs a command as a user; its result comes over the channel, unless
+// Launch runs a command as a user; its result comes over the channel, unless
 // the sandbox ends.
-func (g *Guest) Begin(t testing.TB, uid int, argv ...string) <-chan reply {
+func (g *Guest) Launch(t testing.TB, uid int, argv ...string) <-chan reply {
 	t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -166,7 +178,7 @@ func (g *Guest) Begin(t testing.TB, uid int, argv ...string) <-chan reply {
 func (g *Guest) Exec(t testing.TB, uid int, argv ...string) (string, int) {
 	t.Helper()
 	select {
-	case r := <-g.Begin(t, uid, argv...):
+	case r := <-g.Launch(t, uid, argv...):
 		return strings.TrimSuffix(r.Output, "\n"), r.Exit
 	case <-g.Done():
 		t.Fatalf("the sandbox ended during %q: %v", argv, g.Err())

@@ -32,7 +32,7 @@ const (
 	bob   = 2002
 )
 
-// suite is one run: two sandboxes that must not notice each other.
+// suite is one run: sandboxes that must not notice each other.
 type suite struct {
 	Subject
 	world     World
@@ -40,6 +40,7 @@ type suite struct {
 	workspace string
 	driver    sandbox.Driver
 	a, b      *Guest
+	spare     *Guest // for what may end a sandbox
 }
 
 // Run tries a driver. Its steps build on one another, because a virtual
@@ -62,8 +63,12 @@ func Run(t *testing.T, subject Subject) {
 			t.Fatal(err)
 		}
 	}
-	s.a = Start(t, s.driver, NewSpec(s.workspace, !s.Limited))
-	s.b = Start(t, s.driver, NewSpec("", !s.Limited))
+	s.a = Begin(t, s.driver, NewSpec(s.workspace, !s.Limited))
+	s.b = Begin(t, s.driver, NewSpec("", !s.Limited))
+	s.spare = Begin(t, s.driver, NewSpec("", !s.Limited))
+	for _, g := range []*Guest{s.a, s.b, s.spare} {
+		g.Ready(t)
+	}
 	s.accounts(t)
 	for _, step := range []struct {
 		name string

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"osaurus/engine/atomicfile"
 	"osaurus/engine/sandbox"
 	"osaurus/engine/sandbox/artifact"
+	"osaurus/engine/sandbox/driver/process"
 	"osaurus/engine/sandbox/wire"
 )
 
@@ -176,7 +178,7 @@ type Sandbox struct {
 	d        *Driver
 	id, dir  string
 	listener *net.UnixListener
-	process  *process // nil until it runs
+	process  *process.Process // nil until it runs
 	done     chan struct{}
 
 	stopping atomic.Bool
@@ -208,12 +210,12 @@ func (s *Sandbox) boot(ctx context.Context, spec sandbox.Spec, img *artifact.Ima
 		return err
 	}
 	go func() {
-		s.process.wait()
+		s.process.Wait()
 		_ = s.listener.Close() // a second close says so, which nobody needs
 		close(s.done)
 	}()
 	if limited {
-		return verifyMemoryLimit(s.process.pid, int64(spec.MemoryMB)<<20)
+		return verifyMemoryLimit(s.process.PID, int64(spec.MemoryMB)<<20)
 	}
 	return nil
 }
@@ -268,7 +270,7 @@ func (s *Sandbox) run(ctx context.Context) error {
 }
 
 // find takes hold of the process that is the sandbox.
-func (s *Sandbox) find() (*process, error) {
+func (s *Sandbox) find() (*process.Process, error) {
 	raw, err := os.ReadFile(s.path("pid"))
 	if err != nil {
 		return nil, err
@@ -277,12 +279,12 @@ func (s *Sandbox) find() (*process, error) {
 	if err != nil {
 		return nil, errors.New("runsc named no process")
 	}
-	p, err := hold(pid)
+	p, err := process.Hold(pid)
 	if err != nil {
 		return nil, fmt.Errorf("the sandbox ended at once: %w", err)
 	}
-	if !commandHas(pid, s.id) {
-		p.release()
+	if !slices.Contains(process.Arguments(pid), s.id) {
+		p.Release()
 		return nil, errors.New("the sandbox ended at once")
 	}
 	return p, nil
@@ -348,44 +350,13 @@ func (s *Sandbox) end(ctx context.Context) error {
 	default:
 	}
 	s.stopping.Store(true)
-	s.process.kill()
+	s.process.Kill()
 	select {
 	case <-s.done:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("gvisor: %s does not end: %w", s.id, ctx.Err())
 	}
-}
-
-// remove lets runsc forget an ended sandbox and deletes its bundle.
-func (d *Driver) remove(ctx context.Context, id string) error {
-	if err := killLeft(ctx, d.runs(), id); err != nil {
-		return fmt.Errorf("gvisor: %w", err)
-	}
-	cmd, err := d.runsc(ctx, "delete", "-force", id)
-	if err == nil {
-		err = cmd.Run()
-	}
-	if err != nil { // a program that differs from its pin is not asked
-		err = errors.Join(removeState(d.runs(), id), removeCgroups(id))
-	}
-	return errors.Join(err, os.RemoveAll(filepath.Join(d.bundles(), id)))
-}
-
-// Sweep implements sandbox.Driver. It needs no runsc: processes are found by
-// the state folder on their command line.
-func (d *Driver) Sweep(ctx context.Context) error {
-	if err := killLeft(ctx, d.runs(), ""); err != nil {
-		return fmt.Errorf("gvisor: %w", err)
-	}
-	ids, err := left(d.bundles(), d.runs())
-	if err != nil {
-		return fmt.Errorf("gvisor: %w", err)
-	}
-	for _, id := range ids {
-		err = errors.Join(err, d.remove(ctx, id))
-	}
-	return err
 }
 
 // clip is the end of a text, which is where runsc says what went wrong.

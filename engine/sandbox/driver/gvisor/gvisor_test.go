@@ -26,7 +26,7 @@ func pid(t testing.TB, s sandbox.Sandbox) int {
 	if !ok {
 		t.Fatal("not ours")
 	}
-	return g.process.pid
+	return g.process.PID
 }
 
 const transport = guestDir + "/" + socketName
@@ -99,4 +99,3 @@ func copyFile(t testing.TB, from, to string) {
 		t.Fatal(err)
 	}
 }
-

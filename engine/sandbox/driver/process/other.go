@@ -1,0 +1,5 @@
+//go:build !linux
+
+// Package process holds processes on the host that are sandboxes, which only
+// Linux has.
+package process

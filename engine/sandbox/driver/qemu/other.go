@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package qemu runs a sandbox as a virtual machine, on Linux alone.
+package qemu
