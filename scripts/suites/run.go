@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -16,6 +17,8 @@ var debian = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"cc", "gcc"},
 	{"strace", "strace"},
+	{"busybox", "busybox-static"},
+	{"qemu-system-x86_64", "qemu-system-x86"},
 }
 
 func installPackages(t *tally) error {
@@ -37,6 +40,31 @@ func installPackages(t *tally) error {
 	}
 	t.skip("cannot install " + strings.Join(missing, ", ") + ": needs Debian and root")
 	return nil
+}
+
+// fetchKernel unpacks Debian's kernel for virtual machines below build/.
+func fetchKernel(t *tally) error {
+	if found, _ := filepath.Glob("build/kernel/boot/vmlinuz-*"); len(found) == 1 {
+		return nil
+	}
+	out, err := exec.Command("sh", "engine/sandbox/driver/qemu/testdata/fetch-kernel.sh").CombinedOutput()
+	if err != nil {
+		t.skip(fmt.Sprintf("no kernel could be fetched, so no virtual machine is booted: %v: %s", err, lastLine(bytes.NewBuffer(out))))
+	}
+	return nil
+}
+
+// buildSandbox makes what sandboxes run on: minutes the first time. A machine
+// without a static busybox has no image.
+func buildSandbox(t *tally) error {
+	if err := command("make", "--no-print-directory", "runsc")(t); err != nil {
+		return err
+	}
+	if _, err := exec.LookPath("busybox"); err != nil {
+		t.skip("no image: install busybox-static")
+		return nil
+	}
+	return command("make", "--no-print-directory", "image")(t)
 }
 
 // fetchSQLCipher unpacks a SQLCipher that is not ours below build/.

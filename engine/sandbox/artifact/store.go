@@ -225,3 +225,13 @@ func scanMember(archive io.Reader, member, dest string, limit int64) (link strin
 		return "", cmp.Or(err, f.Sync(), f.Close())
 	}
 }
+
+// Open returns the store of a home, with the pins of this program. libexec is
+// where what was built with it lies.
+func Open(home, libexec string) (*Store, error) {
+	pins, err := Embedded()
+	if err != nil {
+		return nil, err
+	}
+	return &Store{Dir: filepath.Join(home, "container"), Libexec: libexec, Pins: pins}, nil
+}

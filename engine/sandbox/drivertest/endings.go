@@ -20,6 +20,7 @@ import (
 const (
 	worldEnv = "OSAURUS_DRIVERTEST_WORLD"
 	childEnv = "OSAURUS_DRIVERTEST_HOST"
+	agentEnv = "OSAURUS_DRIVERTEST_AGENT"
 )
 
 // Main runs a driver's tests. In a process that killedHost started it is a
@@ -78,7 +79,7 @@ func (s *suite) refusals(t *testing.T) {
 	}
 	alive(t, s.a)
 	if after := s.leftovers(t); len(after) != len(before) {
-		t.Errorf("before: %v, after: %v", before, after)
+		t.Errorf("before: %d, after: %d: %q", len(before), len(after), after)
 	}
 }
 
@@ -109,7 +110,7 @@ func (s *suite) leftovers(t testing.TB) []string {
 			found = append(found, p+" "+strings.ReplaceAll(string(raw), "\x00", " "))
 		}
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/*/osaurus/" + "osr-0123abcd-*")
+	groups, err := filepath.Glob("/sys/fs/cgroup/*/osaurus/osr-" + agent() + "-*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +222,7 @@ func (s *suite) killed(t *testing.T) {
 // left, and removes it.
 func (s *suite) killedHost(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+s.state, worldEnv+"="+s.world.Dir)
+	cmd.Env = append(os.Environ(), childEnv+"="+s.state, worldEnv+"="+s.world.Dir, agentEnv+"="+agent())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

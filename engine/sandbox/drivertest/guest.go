@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -38,13 +39,24 @@ type reply struct {
 	Exit   int    `json:"exit"`
 }
 
+// agent is the agent that sandboxes of this test are for, so that what they
+// leave can be told from that of a test beside it.
+var agent = sync.OnceValue(func() string {
+	if a := os.Getenv(agentEnv); a != "" {
+		return a
+	}
+	var raw [4]byte
+	_, _ = rand.Read(raw[:])
+	return hex.EncodeToString(raw[:])
+})
+
 // NewSpec is a small sandbox with an id of its own.
 func NewSpec(workspace string, bestEffort bool) sandbox.Spec {
 	var id [4]byte
 	var nonce [wire.NonceSize]byte
 	_, _ = rand.Read(id[:])
 	_, _ = rand.Read(nonce[:])
-	name := "osr-0123abcd-" + hex.EncodeToString(id[:])
+	name := "osr-" + agent() + "-" + hex.EncodeToString(id[:])
 	return sandbox.Spec{
 		ID: name, Boot: wire.Boot{Sandbox: name, Nonce: hex.EncodeToString(nonce[:])},
 		Network: sandbox.NetworkNone, CPUs: 1, MemoryMB: 256, PIDs: 4096, Workspace: workspace, BestEffortLimits: bestEffort,
