@@ -186,10 +186,16 @@ func (s *suite) network(t *testing.T) {
 
 func (s *suite) readOnly(t *testing.T) {
 	for _, uid := range []int{0, alice} {
-		for _, line := range []string{"touch /etc/new", "echo x > /bin/busybox", "rm /bin/busybox", "mkdir /new", "ln -s /tmp/x /etc/linked", "mv /bin /nib"} {
+		for _, line := range []string{"touch /usr/new", "echo x > /bin/busybox", "rm /bin/busybox", "mkdir /new", "ln -s /tmp/x /sbin/linked", "mv /bin /nib"} {
 			s.a.denied(t, uid, line, "Read-only", "ermission denied")
 		}
 	}
+	// Users are kept in /etc, by root.
+	s.a.must(t, 0, "echo x > /etc/new && mv /etc/new /etc/newer && rm /etc/newer && grep root /etc/passwd")
+	for _, line := range []string{"touch /etc/new", "echo x >> /etc/passwd", "rm /etc/passwd", "mv /etc/passwd /etc/x"} {
+		s.a.denied(t, alice, line, "ermission denied")
+	}
+	s.b.denied(t, 0, "cat /etc/newer", "No such file")
 }
 
 func (s *suite) powers(t *testing.T) {
@@ -202,6 +208,8 @@ func (s *suite) powers(t *testing.T) {
 	s.a.denied(t, alice, "mount -t tmpfs x /tmp", "ermitted", "ermission", "must be")
 	s.a.denied(t, alice, "chown 2002 /run/osaurus/2001.token", "ermitted", "ermission")
 	s.a.denied(t, alice, "kill -9 1", "ermitted", "ermission")
+	s.a.denied(t, alice, "cat /proc/1/environ", "ermission", "No such file")
+	s.a.denied(t, alice, "ls /proc/1/fd/", "ermission", "No such file")
 	// A set-id program: not busybox, which drops what it was given.
 	for _, dir := range []string{"/tmp/", "/workspace/agents/2001/"} {
 		s.a.must(t, alice, "chmod 711 /workspace/agents/2001 && cp /usr/local/bin/osaurus-host "+dir+" && chmod 4755 "+dir+"osaurus-host")

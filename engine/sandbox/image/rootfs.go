@@ -23,10 +23,6 @@ const (
 	Path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 )
 
-// AccountsDir is where the users are kept: the root is read-only, and /run is
-// made anew on every boot. /etc/passwd and /etc/group are links to it.
-const AccountsDir = "/run/accounts"
-
 // folders of the image. The ones a driver mounts over are there to be mounted
 // over.
 var folders = []Entry{
@@ -47,17 +43,27 @@ func Rootfs(p Parts) []Entry {
 	}
 	all = append(all,
 		Entry{Name: "bin/busybox", Mode: 0o755, Body: p.Busybox},
-		Entry{Name: strings.TrimPrefix(GuestPath, "/"), Mode: 0o555, Body: p.Guest},
-		Entry{Name: strings.TrimPrefix(HostPath, "/"), Mode: 0o555, Body: p.Host},
-		Entry{Name: "etc/passwd", Mode: fs.ModeSymlink, Target: ".." + AccountsDir + "/passwd"},
-		Entry{Name: "etc/group", Mode: fs.ModeSymlink, Target: ".." + AccountsDir + "/group"},
+		// /etc is the one part of the root that drivers make writable, because
+		// osaurus-guest keeps the users there.
+		Entry{Name: "etc/passwd", Mode: 0o644, Body: []byte("root:x:0:0:root:/root:/bin/sh\n")},
+		Entry{Name: "etc/group", Mode: 0o644, Body: []byte("root:x:0:\n")},
 		Entry{Name: "etc/hosts", Mode: 0o644, Body: []byte("127.0.0.1 localhost\n::1 localhost\n")},
 		Entry{Name: "etc/profile", Mode: 0o644, Body: []byte("export PATH=" + Path + "\numask 077\n")},
 	)
+	all = append(all, Programs(p.Guest, p.Host)...)
 	for _, applet := range p.Applets {
 		if applet != "busybox" {
 			all = append(all, Entry{Name: "bin/" + applet, Mode: fs.ModeSymlink, Target: "busybox"})
 		}
 	}
 	return all
+}
+
+// Programs are the guest programs alone, for an image of others that is
+// booted with them added.
+func Programs(guest, host []byte) []Entry {
+	return []Entry{
+		{Name: strings.TrimPrefix(GuestPath, "/"), Mode: 0o555, Body: guest},
+		{Name: strings.TrimPrefix(HostPath, "/"), Mode: 0o555, Body: host},
+	}
 }

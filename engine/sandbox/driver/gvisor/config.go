@@ -62,6 +62,7 @@ func (d *Driver) mounts(s *Sandbox, spec sandbox.Spec) []specs.Mount {
 		{Destination: "/proc", Type: "proc", Source: "proc"},
 		tmpfs("/tmp", "1777", memory/4),
 		tmpfs("/run", "0755", runBytes),
+		{Destination: "/etc", Type: "bind", Source: s.path("etc"), Options: []string{"bind", "rw", "nosuid", "nodev"}},
 		{Destination: guestDir, Type: "bind", Source: s.path("host"), Options: []string{"bind", "ro"}},
 	}
 	// On a shared folder an ordinary user cannot give files to anybody, and

@@ -192,6 +192,13 @@ func (s *Sandbox) boot(ctx context.Context, spec sandbox.Spec, img *artifact.Ima
 	if err := img.Unpack(ctx, s.path("rootfs"), artifact.DefaultLimits); err != nil {
 		return err
 	}
+	// The root is read-only; users are kept in a copy of its /etc.
+	if err := os.CopyFS(s.path("etc"), os.DirFS(s.path("rootfs/etc"))); err != nil {
+		return err
+	}
+	if err := os.Chmod(s.path("etc"), 0o755); err != nil { //nolint:gosec // every agent reads /etc
+		return err
+	}
 	// The listener is there before the first process is.
 	if err := s.listen(spec.Boot); err != nil {
 		return err

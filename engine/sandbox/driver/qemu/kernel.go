@@ -5,23 +5,14 @@ package qemu
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"osaurus/engine/atomicfile"
 	"osaurus/engine/sandbox"
 	"osaurus/engine/sandbox/artifact"
 	"osaurus/engine/sandbox/image"
 	"osaurus/engine/sandbox/initramfs"
-)
-
-// Where the initramfs has what the image does not.
-const (
-	initPath  = "/osaurus-init"
-	bootPath  = "/boot.json"
-	moduleDir = "lib/osaurus"
 )
 
 // maxKernel caps kernel and modules in bytes.
@@ -48,33 +39,20 @@ func (d *Driver) kernel() (verified, error) {
 		return verified{}, err
 	}
 	v := verified{image: raw}
-	for i, m := range d.o.Kernel.Modules {
+	for _, m := range d.o.Kernel.Modules {
 		raw, err := artifact.ReadSHA256(m.Path, m.SHA256, maxKernel)
 		if err != nil {
 			return verified{}, err
 		}
-		name := fmt.Sprintf("%s/%02d-%s", moduleDir, i, filepath.Base(m.Path))
-		v.modules = append(v.modules, image.Entry{Name: name, Mode: 0o400, Body: raw})
+		v.modules = append(v.modules, image.Entry{Name: filepath.Base(m.Path), Mode: 0o400, Body: raw})
 	}
 	return v, nil
 }
 
-// writeInitramfs packs the image, the modules, the boot file and what comes
-// before osaurus-guest.
+// writeInitramfs packs the image with the modules and the boot file.
 func (s *Sandbox) writeInitramfs(spec sandbox.Spec, k verified) (err error) {
 	boot := spec.Boot
 	boot.Transport, boot.Init = "virtio:"+portDevice, true
-	raw, err := boot.Encode()
-	if err != nil {
-		return err
-	}
-	extra := append(k.modules,
-		image.Entry{Name: strings.TrimPrefix(bootPath, "/"), Mode: 0o600, Body: raw},
-		image.Entry{Name: strings.TrimPrefix(initPath, "/"), Mode: 0o500, Body: []byte(initScript(spec))},
-	)
-	if len(k.modules) > 0 {
-		extra = append(extra, folder("lib"), folder(moduleDir))
-	}
 	root, err := os.OpenRoot(s.path("rootfs"))
 	if err != nil {
 		return err
@@ -85,21 +63,6 @@ func (s *Sandbox) writeInitramfs(spec sandbox.Spec, k verified) (err error) {
 		return err
 	}
 	w := bufio.NewWriterSize(f, 1<<20)
-	return errors.Join(initramfs.Write(w, root, extra...), w.Flush(), f.Close())
-}
-
-func folder(name string) image.Entry { return image.Entry{Name: name, Mode: os.ModeDir | 0o755} }
-
-// initScript loads the modules, makes the workspace and the root read-only,
-// and becomes osaurus-guest, which mounts the rest.
-func initScript(spec sandbox.Spec) string {
-	return fmt.Sprintf(`#!/bin/busybox sh
-for module in /%s/*.ko; do
-	[ -e "$module" ] && /bin/busybox insmod "$module"
-done
-/bin/busybox mount -t tmpfs -o nosuid,nodev,mode=0755,size=%dm tmpfs %s
-/bin/busybox mount -n -t rootfs -o remount,ro rootfs /
-export PATH=%s
-exec %s %s
-`, moduleDir, spec.MemoryMB/2, image.Workspace, image.Path, image.GuestPath, bootPath)
+	m := initramfs.Machine{Boot: boot, Modules: k.modules, WorkspaceMB: spec.MemoryMB / 2}
+	return errors.Join(m.Write(w, root), w.Flush(), f.Close())
 }

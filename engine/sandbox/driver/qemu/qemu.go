@@ -29,6 +29,7 @@ import (
 	"osaurus/engine/sandbox"
 	"osaurus/engine/sandbox/artifact"
 	"osaurus/engine/sandbox/driver/process"
+	"osaurus/engine/sandbox/initramfs"
 	"osaurus/engine/sandbox/wire"
 )
 
@@ -250,7 +251,7 @@ func (s *Sandbox) arguments(spec sandbox.Spec) []string {
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-nic", "none",
 		"-machine", "q35,accel=" + accel, "-cpu", cpu, "-smp", fmt.Sprint(spec.CPUs), "-m", fmt.Sprint(spec.MemoryMB),
 		"-kernel", s.path("kernel"), "-initrd", s.path("initramfs"),
-		"-append", "console=ttyS0 quiet panic=-1 reboot=t rdinit=" + initPath,
+		"-append", "console=ttyS0 quiet panic=-1 reboot=t rdinit=" + initramfs.InitPath,
 		"-serial", "file:" + s.path("console"),
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=bridge,fd=3", "-device", "virtserialport,chardev=bridge,nr=1,name=" + portName,
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
