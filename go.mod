@@ -5,6 +5,7 @@ go 1.26.0
 // Linked into the program.
 require (
 	filippo.io/age v1.3.2 // encrypted exports
+	github.com/Code-Hex/vz/v3 v3.7.1 // virtual machines of macOS
 	github.com/brutella/dnssd v1.2.14 // embedded mDNS
 	github.com/cloudflare/circl v1.6.5 // HPKE
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // the identity's curve
@@ -41,6 +42,7 @@ require github.com/coder/websocket v1.8.15
 
 require (
 	filippo.io/hpke v0.4.0 // indirect
+	github.com/Code-Hex/go-infinity-channel v1.0.0 // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.3 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
