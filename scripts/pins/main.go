@@ -63,7 +63,9 @@ func run(path string, args []string, out io.Writer) error {
 	}
 	if len(args) == 1 && args[0] == "list" {
 		for _, p := range pins {
-			fmt.Fprintf(out, "%-14s %-12s %s  %s\n", p.Name, p.Platform, p.SHA256, p.Note)
+			if _, err := fmt.Fprintf(out, "%-14s %-12s %s  %s\n", p.Name, p.Platform, p.SHA256, p.Note); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -97,8 +99,8 @@ func apply(path string, raw []byte, pins artifact.Pins, e edit, check bool, out 
 		return err
 	}
 	if bytes.Equal(raw, changed) {
-		fmt.Fprintf(out, "%s for %s is pinned to %s\n", e.name, e.platform, e.sum)
-		return nil
+		_, err := fmt.Fprintf(out, "%s for %s is pinned to %s\n", e.name, e.platform, e.sum)
+		return err
 	}
 	if check {
 		return fmt.Errorf("%s for %s is %s, and pinned to %s", e.name, e.platform, e.sum, was)
@@ -112,8 +114,8 @@ func apply(path string, raw []byte, pins artifact.Pins, e edit, check bool, out 
 	if err := os.Chmod(path, 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s for %s is now pinned to %s; it was %s\n", e.name, e.platform, e.sum, was)
-	return nil
+	_, err = fmt.Fprintf(out, "%s for %s is now pinned to %s; it was %s\n", e.name, e.platform, e.sum, was)
+	return err
 }
 
 // on changes or adds a record, and returns what was pinned before.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,18 +17,26 @@ import (
 	"osaurus/engine/sandbox"
 )
 
-// worldEnv and childEnv tell another process of the test what to use.
+// What another process of a test is told. WorldFlag is exported for tests that
+// run themselves again as another user.
 const (
-	worldEnv = "OSAURUS_DRIVERTEST_WORLD"
-	childEnv = "OSAURUS_DRIVERTEST_HOST"
-	agentEnv = "OSAURUS_DRIVERTEST_AGENT"
+	WorldFlag = "drivertest.world"
+	hostFlag  = "drivertest.host"
+	agentFlag = "drivertest.agent"
+)
+
+var (
+	worldDir = flag.String(WorldFlag, "", "the world that another process made")
+	hostDir  = flag.String(hostFlag, "", "be a host with this state, until killed")
+	agentID  = flag.String(agentFlag, "", "the agent that sandboxes are for")
 )
 
 // Main runs a driver's tests. In a process that killedHost started it is a
 // host instead, which starts a sandbox and waits to be killed.
 func Main(m *testing.M, open func(w World, state string) sandbox.Driver) {
-	if state := os.Getenv(childEnv); state != "" {
-		hostUntilKilled(open, state)
+	flag.Parse()
+	if *hostDir != "" {
+		hostUntilKilled(open, *hostDir)
 	}
 	code := m.Run()
 	if made != "" {
@@ -221,8 +230,7 @@ func (s *suite) killed(t *testing.T) {
 // killedHost kills a process that runs a sandbox. The next start finds what it
 // left, and removes it.
 func (s *suite) killedHost(t *testing.T) {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+s.state, worldEnv+"="+s.world.Dir, agentEnv+"="+agent())
+	cmd := exec.Command(os.Args[0], "-"+hostFlag+"="+s.state, "-"+WorldFlag+"="+s.world.Dir, "-"+agentFlag+"="+agent())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

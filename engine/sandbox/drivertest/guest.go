@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -42,8 +41,8 @@ type reply struct {
 // agent is the agent that sandboxes of this test are for, so that what they
 // leave can be told from that of a test beside it.
 var agent = sync.OnceValue(func() string {
-	if a := os.Getenv(agentEnv); a != "" {
-		return a
+	if *agentID != "" {
+		return *agentID
 	}
 	var raw [4]byte
 	_, _ = rand.Read(raw[:])

@@ -68,9 +68,9 @@ func (m missing) Error() string { return string(m) }
 const Busybox = "/bin/busybox"
 
 func makeWorld() (w World, err error) {
-	if dir := os.Getenv(worldEnv); dir != "" { // another process of this test made it
-		w.Dir = dir
-		raw, err := os.ReadFile(filepath.Join(dir, "pins.json"))
+	if *worldDir != "" { // another process of this test made it
+		w.Dir = *worldDir
+		raw, err := os.ReadFile(filepath.Join(w.Dir, "pins.json"))
 		if err != nil {
 			return w, err
 		}

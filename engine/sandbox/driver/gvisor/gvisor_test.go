@@ -70,8 +70,8 @@ func TestRootless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-test.run=^TestRootless$", "-test.v", "-test.timeout=10m")
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=/tmp", "OSAURUS_DRIVERTEST_WORLD=" + copied}
+	cmd := exec.Command(program, "-test.run=^TestRootless$", "-test.v", "-test.timeout=10m", "-"+drivertest.WorldFlag+"="+copied)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=/tmp"}
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	out, err := cmd.CombinedOutput()

@@ -1,7 +1,5 @@
 //go:build linux
 
-// Package process holds processes on the host that are sandboxes, and finds
-// those an earlier host left.
 package process
 
 import (

@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Command standin runs inside sandboxes, which are Linux.
 package main
 
+// Sandboxes are Linux.
 func main() {}
