@@ -3,6 +3,7 @@
 package gvisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,16 +92,41 @@ func memoryGroup(text string) (group string, v2 bool, err error) {
 	return group, v2, nil
 }
 
-// removeCgroups deletes the empty groups a sandbox had.
-func removeCgroups(id string) error {
+// settle is how long a group that is not empty yet is left alone.
+const settle = 5 * time.Millisecond
+
+// removeCgroups deletes the groups a sandbox had, and kills what is still in
+// them: what it ran outlives its main process by moments.
+func removeCgroups(ctx context.Context, id string) error {
 	found, err := filepath.Glob(filepath.Join(cgroupRoot, "*", cgroupParent, id))
 	if err != nil {
 		return err
 	}
 	for _, dir := range append(found, filepath.Join(cgroupRoot, cgroupParent, id)) {
-		if rm := os.Remove(dir); !errors.Is(rm, fs.ErrNotExist) {
-			err = errors.Join(err, rm)
-		}
+		err = errors.Join(err, removeCgroup(ctx, dir))
 	}
 	return err
+}
+
+func removeCgroup(ctx context.Context, dir string) error {
+	for {
+		err := os.Remove(dir)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		raw, readErr := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		for _, f := range strings.Fields(string(raw)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 1 {
+				_ = unix.Kill(pid, unix.SIGKILL) // it may have ended meanwhile
+			}
+		}
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+			return errors.Join(err, readErr, ctx.Err())
+		}
+	}
 }
