@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build sandbox runsc image demo test check bench bench-check fuzz soak clean
+.PHONY: run build sandbox runsc image kernel demo test check bench bench-check fuzz soak clean
 
 run: build
 	@build/osaurus serve
@@ -23,6 +23,17 @@ runsc:
 
 image:
 	@go run ./scripts/pins set -source libexec/image -max 134217728 -note "built by make image from busybox-static and the guest programs" sandbox-image $(GUEST) $$(go run ./scripts/image)
+
+# The kernel of the driver qemu: Debian's for virtual machines, and its modules
+# for the serial port in the order they are loaded.
+MODULES := virtio/virtio virtio/virtio_ring virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev virtio/virtio_pci char/virtio_console
+kernel:
+	@[ -d build/kernel/boot ] || sh engine/sandbox/driver/qemu/testdata/fetch-kernel.sh
+	@mkdir -p build/libexec
+	@cp build/kernel/boot/vmlinuz-* build/libexec/vmlinuz
+	@cd build/kernel/lib/modules/*/kernel/drivers && tar --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=0400 -cf $(CURDIR)/build/libexec/modules.tar $(MODULES:=.ko)
+	@go run ./scripts/pins set -source libexec/vmlinuz -max 134217728 -note "linux-image-cloud-amd64 of Debian, by make kernel" kernel linux/amd64 build/libexec/vmlinuz
+	@go run ./scripts/pins set -source libexec/modules.tar -max 134217728 -note "virtio modules of that kernel" kernel-modules linux/amd64 build/libexec/modules.tar
 
 demo:
 	@go run ./scripts/demo

@@ -116,13 +116,13 @@ func (a *app) pullArtifacts(ctx context.Context, names []string) error {
 	}
 	wanted := names
 	if len(wanted) == 0 {
-		wanted = []string{artifact.SandboxImage, artifact.Kernel}
+		wanted = []string{artifact.SandboxImage}
+		if kernel, err := s.Pins.Find(artifact.Kernel, guestPlatform); err == nil && !kernel.Built() {
+			wanted = append(wanted, artifact.Kernel)
+		}
 	}
 	for _, name := range wanted {
 		pin, err := s.Pins.Find(name, guestPlatform)
-		if err != nil && len(names) == 0 {
-			continue // this machine needs none
-		}
 		if err != nil {
 			return usage("osaurus artifacts list", "no %s is pinned for %s", name, guestPlatform)
 		}

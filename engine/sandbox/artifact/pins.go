@@ -24,6 +24,7 @@ const (
 	SandboxImage = "sandbox-image"
 	Kernel       = "kernel"
 	Runsc        = "runsc"
+	Modules      = "kernel-modules" // a tar, for a kernel that has virtio as modules
 )
 
 // Where a source may be, beside https. An artifact of this build lies in the
@@ -166,6 +167,12 @@ func plainName(s string) error {
 		return fmt.Errorf("%q is no plain file name", s)
 	}
 	return nil
+}
+
+// Built says that an artifact comes with this program and is never fetched.
+func (p Pin) Built() bool {
+	_, ok := p.libexec()
+	return ok
 }
 
 // libexec returns the name in libexec of an artifact of this build.

@@ -135,7 +135,7 @@ func (s *Store) Pull(ctx context.Context, p Pin) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := p.libexec(); ok {
+	if p.Built() {
 		return fmt.Errorf("%s: %w: %s", p.Name, err, p.Note)
 	}
 	if err := atomicfile.MkdirAll(filepath.Join(s.Dir, "files")); err != nil {

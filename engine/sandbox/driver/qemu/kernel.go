@@ -3,8 +3,12 @@
 package qemu
 
 import (
+	"archive/tar"
 	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -27,12 +31,7 @@ type verified struct {
 // kernel reads kernel and modules and verifies what was read.
 func (d *Driver) kernel() (verified, error) {
 	if d.o.Kernel == nil {
-		pin, err := d.o.Artifacts.Pins.Find(artifact.Kernel, d.o.Platform)
-		if err != nil {
-			return verified{}, err
-		}
-		raw, err := artifact.ReadSHA256(d.o.Artifacts.Path(pin), pin.SHA256, pin.MaxBytes)
-		return verified{image: raw}, err
+		return d.pinnedKernel()
 	}
 	raw, err := artifact.ReadSHA256(d.o.Kernel.Image.Path, d.o.Kernel.Image.SHA256, maxKernel)
 	if err != nil {
@@ -47,6 +46,45 @@ func (d *Driver) kernel() (verified, error) {
 		v.modules = append(v.modules, image.Entry{Name: filepath.Base(m.Path), Mode: 0o400, Body: raw})
 	}
 	return v, nil
+}
+
+// pinnedKernel is the kernel of the store, with its modules where there are
+// any, in the order of their tar.
+func (d *Driver) pinnedKernel() (verified, error) {
+	raw, err := d.read(artifact.Kernel)
+	if err != nil {
+		return verified{}, err
+	}
+	v := verified{image: raw}
+	raw, err = d.read(artifact.Modules)
+	if errors.Is(err, artifact.ErrPin) {
+		return v, nil // it has all it needs built in
+	}
+	if err != nil {
+		return verified{}, err
+	}
+	for t := tar.NewReader(bytes.NewReader(raw)); ; {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return v, nil
+		}
+		if err != nil {
+			return verified{}, fmt.Errorf("the tar of kernel modules: %w", err)
+		}
+		body, err := io.ReadAll(t) // within what was read
+		if err != nil {
+			return verified{}, fmt.Errorf("the tar of kernel modules: %w", err)
+		}
+		v.modules = append(v.modules, image.Entry{Name: filepath.Base(h.Name), Mode: 0o400, Body: body})
+	}
+}
+
+func (d *Driver) read(name string) ([]byte, error) {
+	pin, err := d.o.Artifacts.Pins.Find(name, d.o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	return artifact.ReadSHA256(d.o.Artifacts.Path(pin), pin.SHA256, pin.MaxBytes)
 }
 
 // writeInitramfs packs the image with the modules and the boot file.

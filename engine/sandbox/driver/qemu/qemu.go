@@ -67,7 +67,7 @@ type Options struct {
 	Artifacts *artifact.Store
 	// Platform is that of the guest.
 	Platform string
-	// Kernel is the pinned kernel of Artifacts when this is nil.
+	// Kernel is another one than the pinned kernel of Artifacts; nil is that.
 	Kernel *Kernel
 	// State is a folder of this driver's own.
 	State string
@@ -109,6 +109,9 @@ func (d *Driver) Provision(ctx context.Context) error {
 	names := []string{artifact.SandboxImage}
 	if d.o.Kernel == nil {
 		names = append(names, artifact.Kernel)
+		if _, err := d.o.Artifacts.Pins.Find(artifact.Modules, d.o.Platform); err == nil {
+			names = append(names, artifact.Modules)
+		}
 	}
 	for _, name := range names {
 		pin, err := d.o.Artifacts.Pins.Find(name, d.o.Platform)

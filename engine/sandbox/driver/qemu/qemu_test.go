@@ -3,6 +3,8 @@
 package qemu
 
 import (
+	"archive/tar"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -138,6 +140,51 @@ func TestDamagedKernelDoesNotBoot(t *testing.T) {
 		if _, err := os.Stat(k.Image.Path); err != nil {
 			t.Errorf("%s: the file was deleted", name)
 		}
+	}
+}
+
+// TestPinnedKernel takes kernel and modules from the store, as a host does.
+func TestPinnedKernel(t *testing.T) {
+	t.Parallel()
+	libexec := t.TempDir()
+	var modules bytes.Buffer
+	w := tar.NewWriter(&modules)
+	for _, name := range []string{"virtio/b.ko", "char/a.ko"} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Size: 1, Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	store := &artifact.Store{Libexec: libexec}
+	for name, content := range map[string][]byte{artifact.Kernel: []byte("kernel"), artifact.Modules: modules.Bytes()} {
+		path := filepath.Join(libexec, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := hashed(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.Pins = append(store.Pins, artifact.Pin{Name: name, Platform: drivertest.Platform, Kind: artifact.File, URLs: []string{"libexec/" + name}, SHA256: p.SHA256, MaxBytes: 1 << 20})
+	}
+	d := New(Options{Program: "true", Artifacts: store, Platform: drivertest.Platform})
+	if err := d.Available(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	k, err := d.kernel()
+	if err != nil || string(k.image) != "kernel" || len(k.modules) != 2 || k.modules[0].Name != "b.ko" || k.modules[1].Name != "a.ko" {
+		t.Errorf("%q %v %v", k.image, k.modules, err)
+	}
+	if err := os.WriteFile(filepath.Join(libexec, artifact.Modules), []byte("evil"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Available(t.Context()); !errors.Is(err, artifact.ErrIntegrity) {
+		t.Errorf("damaged modules: %v", err)
 	}
 }
 
