@@ -23,6 +23,9 @@ const (
 	moduleDir = "lib/osaurus"
 )
 
+// portTenths is how long the serial port is waited for, in tenths of a second.
+const portTenths = 300
+
 // Machine is a virtual machine's file system: the image, with what it takes to
 // get from a kernel to osaurus-guest.
 type Machine struct {
@@ -53,7 +56,7 @@ func (m Machine) Write(w io.Writer, root *os.Root) error {
 	return Write(w, root, extra...)
 }
 
-// script loads the modules, mounts the workspace, puts /etc, where users are
+// script loads the modules, waits for the way to the host, mounts the workspace, puts /etc, where users are
 // kept, into memory, makes the rest read-only, and becomes osaurus-guest,
 // which mounts what is left.
 func (m Machine) script() string {
@@ -61,15 +64,22 @@ func (m Machine) script() string {
 	if m.Share != "" {
 		workspace = "-t virtiofs -o nosuid,nodev " + m.Share
 	}
+	// The kernel makes a serial port some time after its module was loaded.
+	wait := ""
+	if port, ok := strings.CutPrefix(m.Boot.Transport, "virtio:"); ok {
+		wait = fmt.Sprintf("n=0\nwhile [ ! -e %s ] && [ $n -lt %d ]; do $b sleep 0.1; n=$((n+1)); done", port, portTenths)
+	}
 	return fmt.Sprintf(`#!/bin/busybox sh
 b=/bin/busybox
 for module in /%s/*.ko; do
 	[ -e "$module" ] && $b insmod "$module"
 done
+$b mount -t devtmpfs -o nosuid,mode=0755 devtmpfs /dev || exit 1
+%s
 $b mkdir -p %s /.etc && $b mount %s %s || exit 1
 $b cp -a /etc/. /.etc/ && $b mount -t tmpfs -o nosuid,nodev,mode=0755,size=1m tmpfs /etc && $b cp -a /.etc/. /etc/ || exit 1
 $b mount -n -t rootfs -o remount,ro rootfs / || exit 1
 export PATH=%s
 exec %s %s
-`, moduleDir, image.Workspace, workspace, image.Workspace, image.Path, image.GuestPath, bootPath)
+`, moduleDir, wait, image.Workspace, workspace, image.Workspace, image.Path, image.GuestPath, bootPath)
 }

@@ -93,7 +93,7 @@ func mounts() {
 		{"proc", "/proc", "hidepid=2"}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", "mode=755"},
 		{"tmpfs", "/run", "mode=755"}, {"tmpfs", "/tmp", "mode=1777,size=67108864"},
 	} {
-		if err := unix.Mount(m.kind, m.at, m.kind, unix.MS_NOSUID, m.options); err != nil {
+		if err := unix.Mount(m.kind, m.at, m.kind, unix.MS_NOSUID, m.options); err != nil && !errors.Is(err, unix.EBUSY) {
 			log.Print(m.at, ": ", err)
 		}
 	}
