@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build demo test check bench bench-check fuzz models soak clean
+.PHONY: run build sandbox runsc image kernel demo test check bench bench-check fuzz models soak clean
 
 run: build
 	@build/osaurus serve
@@ -9,6 +9,31 @@ run: build
 build:
 	@mkdir -p build
 	@go build -trimpath -o build/osaurus ./app/osaurus
+
+# What agents run in: gVisor's program, minutes when nothing is cached, and
+# the image. Where one differs from its pin, the pin in the tree follows, and
+# the program has to be built again.
+GUEST := linux/$(shell go env GOARCH)
+sandbox: runsc image
+
+runsc:
+	@mkdir -p build/libexec
+	@cd scripts/runsc && CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w -buildid=" -o ../../build/libexec/osaurus-runsc gvisor.dev/gvisor/runsc
+	@go run ./scripts/pins set -source libexec/osaurus-runsc -max 134217728 -note "built by make sandbox from scripts/runsc/go.mod" runsc $(GUEST) build/libexec/osaurus-runsc
+
+image:
+	@go run ./scripts/pins set -source libexec/image -max 134217728 -note "built by make image from busybox-static and the guest programs" sandbox-image $(GUEST) $$(go run ./scripts/image)
+
+# The kernel of the driver qemu: Debian's for virtual machines, and its modules
+# for the serial port in the order they are loaded.
+MODULES := virtio/virtio virtio/virtio_ring virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev virtio/virtio_pci char/virtio_console
+kernel:
+	@[ -d build/kernel/boot ] || sh engine/sandbox/driver/qemu/testdata/fetch-kernel.sh
+	@mkdir -p build/libexec
+	@cp build/kernel/boot/vmlinuz-* build/libexec/vmlinuz
+	@cd build/kernel/lib/modules/*/kernel/drivers && tar --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=0400 -cf $(CURDIR)/build/libexec/modules.tar $(MODULES:=.ko)
+	@go run ./scripts/pins set -source libexec/vmlinuz -max 134217728 -note "linux-image-cloud-amd64 of Debian, by make kernel" kernel linux/amd64 build/libexec/vmlinuz
+	@go run ./scripts/pins set -source libexec/modules.tar -max 134217728 -note "virtio modules of that kernel" kernel-modules linux/amd64 build/libexec/modules.tar
 
 demo:
 	@go run ./scripts/demo

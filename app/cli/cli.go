@@ -109,6 +109,7 @@ func (a *app) root() *cobra.Command {
 	a.agentCommands(root)
 	a.keyCommands(root)
 	a.storageCommands(root)
+	a.artifactCommands(root)
 	a.chatCommands(root)
 	a.memoryCommands(root)
 	a.sandboxCommands(root)
@@ -191,6 +192,9 @@ func classify(err error) (exit int, code, next string) {
 		return exitFailed, "cancelled", ""
 	}
 	if exit, code, next := classifyExport(err); exit != exitOK {
+		return exit, code, next
+	}
+	if exit, code, next := classifyArtifact(err); exit != exitOK {
 		return exit, code, next
 	}
 	f := fault.Of(err)

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -62,7 +64,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"host": host, "relay": relay, "approve": approve, "nosecrets": noSecrets, "first": first,
+			"host": host, "relay": relay, "approve": approve, "nosecrets": noSecrets, "first": first, "exits": exits,
 		},
 	})
 }
@@ -225,6 +227,21 @@ func first(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("no member %s", args[1])
 	}
 	ts.Setenv(args[0], text)
+}
+
+// exits runs a command and wants its exit code: "exits CODE args...". Its
+// output is what the next stdout and stderr look at.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(program(ts), args[1:]...)
+	got := 0
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = e.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("it exits with %d, not %s", got, args[0])
+	}
 }
 
 // noSecrets greps a tree for words that must not stand there in clear.

@@ -28,6 +28,8 @@ type suite struct {
 var suites = []suite{
 	{"packages", "Debian packages that suites need", installPackages},
 	{"sqlcipher", "another SQLCipher 4 for the tests of engine/storage", fetchSQLCipher},
+	{"kernel", "a kernel for the virtual machines of engine/sandbox", fetchKernel},
+	{"sandbox", "gVisor's program and the sandbox's image", buildSandbox},
 	{"vet", "go vet for this machine", command("go", "vet", "./...")},
 	{"modules", "go.mod and go.sum are complete and untouched", modules},
 	{"arch", "import directions, sizes, documentation", goTest("./scripts/archtest")},

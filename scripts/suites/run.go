@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -19,6 +20,7 @@ var debian = []struct{ program, pkg string }{
 	{"spin", "spin"},
 	{"redis-server", "redis-server"},
 	{"busybox", "busybox-static"},
+	{"qemu-system-x86_64", "qemu-system-x86"},
 }
 
 func installPackages(t *tally) error {
@@ -39,6 +41,31 @@ func installPackages(t *tally) error {
 		return command(apt, append([]string{"-q", "-y", "--no-install-recommends", "install"}, missing...)...)(t)
 	}
 	t.skip("cannot install " + strings.Join(missing, ", ") + ": needs Debian and root")
+	return nil
+}
+
+// fetchKernel unpacks Debian's kernel for virtual machines below build/.
+func fetchKernel(t *tally) error {
+	if found, _ := filepath.Glob("build/kernel/boot/vmlinuz-*"); len(found) == 1 {
+		return nil
+	}
+	out, err := exec.Command("sh", "engine/sandbox/driver/qemu/testdata/fetch-kernel.sh").CombinedOutput()
+	if err != nil {
+		t.skip(fmt.Sprintf("no kernel could be fetched, so no virtual machine is booted: %v: %s", err, lastLine(bytes.NewBuffer(out))))
+	}
+	return nil
+}
+
+// buildSandbox makes what sandboxes run on: minutes the first time. A machine
+// without a static busybox has no image.
+func buildSandbox(t *tally) error {
+	if err := command("make", "--no-print-directory", "runsc")(t); err != nil {
+		return err
+	}
+	if _, err := exec.LookPath("busybox"); err == nil {
+		return command("make", "--no-print-directory", "image")(t)
+	}
+	t.skip("no image: install busybox-static")
 	return nil
 }
 

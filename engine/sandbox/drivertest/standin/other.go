@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// Sandboxes are Linux.
+func main() {}
