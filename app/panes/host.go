@@ -48,6 +48,11 @@ type Host interface {
 	WatchApprovals(ctx context.Context, each func(control.Approvals) error) error
 	Answer(ctx context.Context, a control.Answer) error
 
+	LookAtLink(ctx context.Context, link string) (pairing.Invite, error)
+	AcceptLink(ctx context.Context, l control.Link) (pairing.Peer, error)
+	Relays(ctx context.Context) ([]engine.Relay, error)
+	EnableRelay(ctx context.Context, r control.EnableRelay) error
+
 	Storage(ctx context.Context) (storage.Status, error)
 	Quarantine(ctx context.Context) ([]storage.Quarantined, error)
 	Remains(ctx context.Context) ([]storage.Remains, error)
@@ -57,16 +62,22 @@ type Host interface {
 	OperateStorage(ctx context.Context, in control.StorageOrder, progress func(storage.Progress)) (control.StorageDone, error)
 }
 
-// Linker is what a host that can issue and redeem invites offers besides.
-type Linker interface {
-	Invites(ctx context.Context, agent string) ([]pairing.IssuedInvite, error)
-	Invite(ctx context.Context, agent string, lifetime time.Duration) (link string, err error)
-	InviteLink(ctx context.Context, agent, nonce string) (link string, err error)
-	RevokeInvite(ctx context.Context, agent, nonce string) error
-	LookAtLink(ctx context.Context, link string) (pairing.Invite, error)
-	AcceptLink(ctx context.Context, link, name string) (pairing.Peer, error)
-	Relays(ctx context.Context) ([]engine.Relay, error)
-	EnableRelay(ctx context.Context, agent string, on bool) error
+// Inviter is what a host that issues invites offers besides.
+type Inviter interface {
+	AllInvites(ctx context.Context) ([]Invite, error)
+	NewInvite(ctx context.Context, agent string, lifetime time.Duration) (link string, err error)
+	InviteLink(ctx context.Context, id string) (link string, err error)
+	EndInvite(ctx context.Context, id string) error
+}
+
+// Invite is an invite that was issued.
+type Invite struct {
+	ID      string
+	Agent   string // its name
+	State   string // one of pairing's
+	Issued  time.Time
+	Expires time.Time
+	From    string // what the relay says of who redeemed it
 }
 
 // facts are what the host said last.
@@ -83,7 +94,8 @@ type facts struct {
 	keys        []accesskey.Metadata
 	trusted     []accesskey.Trusted
 	peers       []pairing.Peer
-	invites     map[string][]pairing.IssuedInvite
+	invites     []Invite
+	inviteErr   error
 	relays      []engine.Relay
 	requests    []server.Entry
 
@@ -112,25 +124,14 @@ func (m *Model) ask(ctx context.Context) facts {
 	keep(&f.storageErr, &f.remains)(m.host.Remains(ctx))
 	keep(&f.storageErr, &f.maintained)(m.host.Maintained(ctx))
 	keep(&f.err, &f.requests)(m.host.Requests(ctx))
+	keep(&f.err, &f.relays)(m.host.Relays(ctx))
 	if peers, err := m.host.Peers(ctx); err == nil {
 		f.peers = peers // a sealed list whose key is away stays empty; the storage pane says why
 	}
-	m.askLinks(ctx, &f)
+	if i, ok := m.host.(Inviter); ok {
+		f.invites, f.inviteErr = i.AllInvites(ctx)
+	}
 	return f
-}
-
-func (m *Model) askLinks(ctx context.Context, f *facts) {
-	l, ok := m.host.(Linker)
-	if !ok {
-		return
-	}
-	f.invites = map[string][]pairing.IssuedInvite{}
-	for _, a := range f.agents {
-		if list, err := l.Invites(ctx, a.ID); err == nil && !a.BuiltIn {
-			f.invites[a.ID] = list
-		}
-	}
-	keep(&f.err, &f.relays)(l.Relays(ctx))
 }
 
 // keep stores an answer, and the first error.

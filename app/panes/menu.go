@@ -137,9 +137,7 @@ func (m *Model) menuItems() []Item {
 	running := m.hostState().Phase == Running
 	if running {
 		items = append(items, Item{Action: Action{ID: "expose", Label: m.t("menu.expose"), Off: m.working != nil}, Checked: m.facts.settings.Expose})
-		if len(m.facts.relays) > 0 || m.facts.invites != nil {
-			items = append(items, Item{Action: Action{Label: m.t("menu.relay")}, Items: m.relayItems()})
-		}
+		items = append(items, Item{Action: Action{Label: m.t("menu.relay")}, Items: m.relayItems()})
 	}
 	if m.env.Serving != nil {
 		items = append(items, m.startItem())
@@ -222,17 +220,13 @@ func (m *Model) exposeSheet(string) {
 
 // relaySheet confirms before an agent becomes reachable from the internet.
 func (m *Model) relaySheet(id string) {
-	l, ok := m.host.(Linker)
-	if !ok {
-		return
-	}
 	on := true
 	for _, r := range m.facts.relays {
 		on = on && r.Agent != id
 	}
 	a, _ := m.agentByID(id)
 	save := func(Input) {
-		m.start(job{pane: Peers, title: m.t("menu.relay"), run: func(ctx context.Context) error { return l.EnableRelay(ctx, id, on) }})
+		m.start(job{pane: Peers, title: m.t("menu.relay"), run: func(ctx context.Context) error { return m.host.EnableRelay(ctx, control.EnableRelay{Agent: id, On: on}) }})
 	}
 	if !on {
 		save(Input{})

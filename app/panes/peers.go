@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"osaurus/engine/control"
 	"osaurus/engine/pairing"
 )
 
@@ -20,12 +21,11 @@ func (m *Model) peersPane() View {
 	for _, p := range m.facts.peers {
 		peers.Rows = append(peers.Rows, m.peerRow(p))
 	}
-	v.Sections = []Section{peers}
-	if m.facts.invites == nil {
-		return v
-	}
 	peers.Actions = []Action{{ID: "link-open", Label: m.t("link.open")}}
-	v.Sections = []Section{peers, m.invitesSection()}
+	v.Sections = []Section{peers}
+	if _, ok := m.host.(Inviter); ok {
+		v.Sections = append(v.Sections, m.invitesSection())
+	}
 	return v
 }
 
@@ -58,26 +58,27 @@ func (m *Model) forgetPeerSheet(addr string) {
 
 func (m *Model) invitesSection() Section {
 	s := Section{ID: "invites", Title: m.t("invites.title"), Caption: m.t("invites.text"), Empty: m.t("invites.none"), Actions: []Action{{ID: "invite-create", Label: m.t("invites.create"), Primary: true, Off: m.ownAgents() == 0}}}
-	for _, a := range m.facts.agents {
-		list := slices.Clone(m.facts.invites[a.ID])
-		slices.Reverse(list) // newest first
-		for _, in := range list {
-			s.Rows = append(s.Rows, m.inviteRow(a.ID, a.Name, in))
-		}
+	if m.facts.inviteErr != nil {
+		s.Caption = m.explain(m.facts.inviteErr)
+	}
+	list := slices.Clone(m.facts.invites)
+	slices.SortStableFunc(list, func(a, b Invite) int { return b.Issued.Compare(a.Issued) })
+	for _, in := range list {
+		s.Rows = append(s.Rows, m.inviteRow(in))
 	}
 	return s
 }
 
-func (m *Model) inviteRow(agent, name string, in pairing.IssuedInvite) Row {
-	r := Row{ID: agent + "/" + in.Nonce, Title: name, Text: m.t("invites.id", "id", in.Nonce[:min(8, len(in.Nonce))]), Facts: []Fact{{Label: m.t("common.created"), Value: m.date(in.IssuedAt)}, {Label: m.t("keys.expires"), Value: m.date(time.Unix(in.Exp, 0))}}}
-	if in.RedeemedFrom != "" {
-		r.Facts = append(r.Facts, Fact{Label: m.t("invites.from"), Value: in.RedeemedFrom})
+func (m *Model) inviteRow(in Invite) Row {
+	r := Row{ID: "invite-" + in.ID, Title: in.Agent, Text: m.t("invites.id", "id", in.ID), Facts: []Fact{{Label: m.t("common.created"), Value: m.date(in.Issued)}, {Label: m.t("keys.expires"), Value: m.date(in.Expires)}}}
+	if in.From != "" {
+		r.Facts = append(r.Facts, Fact{Label: m.t("invites.from"), Value: in.From})
 	}
-	end := Action{ID: "invite-revoke:" + r.ID, Label: m.t("invites.revoke"), Tone: Danger}
-	switch in.State(m.env.Now()) {
+	end := Action{ID: "invite-revoke:" + in.ID, Label: m.t("invites.revoke"), Tone: Danger}
+	switch in.State {
 	case pairing.InviteActive:
 		r.Badges = []Badge{{m.t("invites.active"), Good}}
-		r.Actions = []Action{{ID: "invite-show:" + r.ID, Label: m.t("invites.show")}, end}
+		r.Actions = []Action{{ID: "invite-show:" + in.ID, Label: m.t("invites.show")}, end}
 	case pairing.InviteUsed:
 		r.Badges, r.Actions = []Badge{{m.t("invites.used"), Plain}}, []Action{end}
 	case pairing.InviteRevoked:
@@ -108,25 +109,24 @@ func (m *Model) inviteSheet(string) {
 			return
 		}
 		agent := in.Values["agent"]
-		m.linkJob(func(ctx context.Context, l Linker) (string, error) { return l.Invite(ctx, agent, life) })
+		m.linkJob(func(ctx context.Context, i Inviter) (string, error) { return i.NewInvite(ctx, agent, life) })
 	})
 }
 
-func (m *Model) showInvite(arg string) {
-	agent, nonce, _ := strings.Cut(arg, "/")
-	m.linkJob(func(ctx context.Context, l Linker) (string, error) { return l.InviteLink(ctx, agent, nonce) })
+func (m *Model) showInvite(id string) {
+	m.linkJob(func(ctx context.Context, i Inviter) (string, error) { return i.InviteLink(ctx, id) })
 }
 
 // linkJob shows the link that get returns, as text and as a QR code. Whoever
 // has it may use it once, so it is dismissed like a secret.
-func (m *Model) linkJob(get func(ctx context.Context, l Linker) (string, error)) {
-	l, ok := m.host.(Linker)
+func (m *Model) linkJob(get func(ctx context.Context, i Inviter) (string, error)) {
+	i, ok := m.host.(Inviter)
 	if !ok {
 		return
 	}
 	var link string
 	m.start(job{pane: Peers, title: m.t("invites.creating"), run: func(ctx context.Context) (err error) {
-		link, err = get(ctx, l)
+		link, err = get(ctx, i)
 		return err
 	}, done: func() {
 		m.open(Sheet{Kind: "link", Title: m.t("invites.link"), Text: []string{m.t("invites.link.text")}, Secret: newSecret(m.t("invites.link"), link), QR: true,
@@ -134,14 +134,13 @@ func (m *Model) linkJob(get func(ctx context.Context, l Linker) (string, error))
 	}})
 }
 
-func (m *Model) revokeInviteSheet(arg string) {
-	agent, nonce, _ := strings.Cut(arg, "/")
-	l, ok := m.host.(Linker)
+func (m *Model) revokeInviteSheet(id string) {
+	i, ok := m.host.(Inviter)
 	if !ok {
 		return
 	}
 	m.confirm(Sheet{Kind: "revokeinvite", Tone: Danger, Title: m.t("invites.revoke"), Text: []string{m.t("invites.revoke.text")}}, m.t("invites.revoke"), func(Input) {
-		m.start(job{pane: Peers, title: m.t("invites.revoke"), run: func(ctx context.Context) error { return l.RevokeInvite(ctx, agent, nonce) }})
+		m.start(job{pane: Peers, title: m.t("invites.revoke"), run: func(ctx context.Context) error { return i.EndInvite(ctx, id) }})
 	})
 }
 
@@ -163,20 +162,16 @@ func (m *Model) OpenLink(link string) {
 }
 
 func (m *Model) lookAt(link string) {
-	l, ok := m.host.(Linker)
-	if !ok {
-		return
-	}
 	var in pairing.Invite
 	m.start(job{pane: Peers, title: m.t("link.reading"), run: func(ctx context.Context) (err error) {
-		in, err = l.LookAtLink(ctx, strings.TrimSpace(link))
+		in, err = m.host.LookAtLink(ctx, strings.TrimSpace(link))
 		return err
-	}, done: func() { m.acceptSheet(l, strings.TrimSpace(link), in) }})
+	}, done: func() { m.acceptSheet(strings.TrimSpace(link), in) }})
 }
 
 // acceptSheet is LNK-1: name, address, host and expiry are somebody else's
 // text.
-func (m *Model) acceptSheet(l Linker, link string, in pairing.Invite) {
+func (m *Model) acceptSheet(link string, in pairing.Invite) {
 	s := Sheet{Kind: "accept", Title: m.t("link.title"), Text: []string{m.t("link.text")}, Facts: []Fact{
 		{Label: m.t("common.name"), Value: in.Name}, {Label: m.t("common.address"), Value: in.Addr, Mono: true}, {Label: m.t("link.host"), Value: in.URL, Mono: true}, {Label: m.t("keys.expires"), Value: m.date(time.Unix(in.Exp, 0))}}}
 	if in.Desc != "" {
@@ -189,7 +184,7 @@ func (m *Model) acceptSheet(l Linker, link string, in pairing.Invite) {
 	}
 	m.confirm(s, m.t("link.accept"), func(Input) {
 		m.start(job{pane: Peers, title: m.t("link.accepting"), run: func(ctx context.Context) error {
-			_, err := l.AcceptLink(ctx, link, "")
+			_, err := m.host.AcceptLink(ctx, control.Link{Link: link})
 			return err
 		}, done: func() { m.say(Peers, Banner{Tone: Good, Title: m.t("link.done")}) }})
 	})

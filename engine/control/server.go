@@ -45,6 +45,7 @@ func NewServer(e *engine.Engine, stop func()) *Server {
 	s.storageOps()
 	s.peerOps()
 	s.approvalOps()
+	s.linkOps()
 	return s
 }
 
