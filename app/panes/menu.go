@@ -226,7 +226,9 @@ func (m *Model) relaySheet(id string) {
 	}
 	a, _ := m.agentByID(id)
 	save := func(Input) {
-		m.start(job{pane: Peers, title: m.t("menu.relay"), run: func(ctx context.Context) error { return m.host.EnableRelay(ctx, control.EnableRelay{Agent: id, On: on}) }})
+		m.start(job{pane: Peers, title: m.t("menu.relay"), run: func(ctx context.Context) error {
+			return m.host.EnableRelay(ctx, control.EnableRelay{Agent: id, On: on})
+		}})
 	}
 	if !on {
 		save(Input{})

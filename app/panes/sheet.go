@@ -235,3 +235,13 @@ func (m *Model) Asking() bool {
 	defer m.mu.Unlock()
 	return m.asking
 }
+
+// Dismiss closes the sheet of somebody who is not there any more: what it
+// shows is gone.
+func (m *Model) Dismiss() {
+	m.update(func() {
+		if m.sheet != nil && !m.sheet.Busy {
+			m.closeSheet()
+		}
+	})
+}
