@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -142,14 +141,21 @@ func tempHome(t *testing.T) string {
 	return home
 }
 
-// open starts a host with an empty home and opens its settings in the browser.
-func open(t *testing.T) world {
+// empty is a home in which nothing was done yet.
+func empty(t *testing.T) world {
 	t.Helper()
 	chrome.once.Do(startChrome)
 	if chrome.cause != "" {
 		t.Skip(chrome.cause)
 	}
-	w := world{t: t, home: tempHome(t)}
+	return world{t: t, home: tempHome(t)}
+}
+
+// open starts a host, which has an identity and an agent then, and opens its
+// settings in the browser.
+func open(t *testing.T) world {
+	t.Helper()
+	w := empty(t)
 	w.url, _ = background(t, program(t, w.home, "--json", "serve", "--port", "0"))["url"].(string)
 	return w.settings()
 }
@@ -200,7 +206,7 @@ func look[T any](w world, script string) T {
 // until waits for a script to be true.
 func (w world) until(what, script string) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, patience/2)
+	ctx, cancel := context.WithTimeout(w.ctx, patience/6)
 	defer cancel()
 	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](script, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(0))); err != nil {
 		w.fail("waiting until "+what, err)
@@ -210,15 +216,9 @@ func (w world) until(what, script string) {
 // press clicks the button whose action begins so, once it can be clicked.
 func (w world) press(action string) {
 	w.t.Helper()
-	sel := fmt.Sprintf("[data-action^=%q]:not([disabled])", action)
+	sel := fmt.Sprintf("[data-do^=%q]:not([disabled])", action)
 	w.until(action+" is offered", fmt.Sprintf(`(() => { const b = document.querySelector(%q); for (let d = b && b.closest("details"); d; d = d.parentElement.closest("details")) d.open = true; return !!b && b.getClientRects().length > 0 })()`, sel))
 	w.run("pressing "+action, chromedp.Click(sel))
-}
-
-// confirm presses a button of the open sheet.
-func (w world) confirm(action string) {
-	w.t.Helper()
-	w.press(action)
 }
 
 func (w world) pane(name string) {
@@ -262,7 +262,7 @@ func (w world) agent(name string) {
 	w.press("agent-create")
 	w.sheet("agent")
 	w.run("typing the name", chromedp.SendKeys("#f-name", name))
-	w.confirm("confirm")
+	w.press("confirm")
 	w.closed()
 	w.says(name)
 }
@@ -276,16 +276,4 @@ func (w world) absent(what string, secrets ...string) {
 			w.t.Errorf("%s: the document holds %q", what, s)
 		}
 	}
-}
-
-func TestFirstSteps(t *testing.T) { // ID-1, ID-2, ID-3, ID-4, ID-7, ID-13
-	t.Parallel()
-	w := open(t)
-	if got := look[string](w, `location.href`); got != w.page {
-		t.Errorf("the token stays in the address: %s", got)
-	}
-	if _, err := os.Stat(filepath.Join(w.home, "runtime", "settings.html")); err == nil {
-		t.Error("the file with the token is still there after it was traded")
-	}
-	w.says("studio")
 }

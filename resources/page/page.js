@@ -49,7 +49,7 @@
     if (!form) { if (dialog.open) dialog.close(); return; }
     if (!dialog.open) dialog.showModal();
     if (same) return;
-    const first = form.dataset.approval ? form.querySelector("[data-action^=approval-deny]") : form.querySelector("input[type=text],textarea") || form.querySelector("h2");
+    const first = form.dataset.approval ? form.querySelector("[data-do^=approval-deny]") : form.querySelector("input[type=text],textarea") || form.querySelector("h2");
     if (first) first.focus();
   };
 
@@ -96,7 +96,7 @@
     if (b.disabled || over) return;
     const f = effects[b.dataset.effect];
     if (f) { f(b).catch(() => {}); return; }
-    send("/do", { action: b.dataset.action, via, values: values(b.closest("form")) }).then((r) => { if (r.status === 403) end(); else look(); }).catch(end);
+    send("/do", { action: b.dataset.do, via, values: values(b.closest("form")) }).then((r) => { if (r.status === 403) end(); else look(); }).catch(end);
   };
 
   document.addEventListener("click", (e) => {
@@ -111,10 +111,10 @@
     const form = e.target.closest && e.target.closest("form"), approval = $("approval").querySelector("form");
     if (e.key === "Enter" && form && !(e.target instanceof HTMLTextAreaElement)) {
       e.preventDefault();
-      const b = e.target.closest("button") || form.querySelector("button.primary") || (form.dataset.approval ? form.querySelector("[data-action^=approval-deny]") : null);
+      const b = e.target.closest("button") || form.querySelector("button.primary") || (form.dataset.approval ? form.querySelector("[data-do^=approval-deny]") : null);
       if (b) choose(b, "return");
     } else if (approval && e.key === approval.dataset.key && !e.ctrlKey && !e.metaKey && !e.altKey && !e.repeat) {
-      choose(approval.querySelector("[data-action^=approval-allow]"), "key");
+      choose(approval.querySelector("[data-do^=approval-allow]"), "key");
     }
   });
   for (const id of ["sheet", "approval"]) {
