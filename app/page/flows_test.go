@@ -202,7 +202,7 @@ func TestGenerateKey(t *testing.T) { // ID-10, ID-11
 	w.says("It needs a name.")
 	w.run("a long label", chromedp.SendKeys("#f-label", strings.Repeat("x", 81)))
 	w.press("confirm")
-	w.says("At most 80 characters")
+	w.until("the long label is refused", `(document.querySelector("#sheet .error") || {textContent: ""}).textContent.includes("At most 80")`)
 	w.run("a label", chromedp.SetValue("#f-label", " build   machine "))
 	w.press("confirm")
 	w.sheet("newkey")
@@ -250,6 +250,7 @@ func (w world) pair() <-chan string {
 	go func() {
 		out, err := cmd.CombinedOutput()
 		done <- fmt.Sprintf("%v %s", err, out)
+		w.t.Logf("pairing ended: %v %s", err, out)
 	}()
 	return done
 }
@@ -290,7 +291,7 @@ func TestApprovals(t *testing.T) { // PA-2 to PA-5, PA-8
 		t.Errorf("pairing: %s", got)
 	}
 	w.until("it is gone", `!document.querySelector("#approval[open]")`)
-	w.says("Paired")
+	w.until("the key is listed", `document.querySelector("#s-agents").textContent.includes("Paired")`)
 
 	done = w.pair()
 	w.asked()

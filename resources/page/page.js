@@ -99,9 +99,15 @@
     send("/do", { action: b.dataset.do, via, values: values(b.closest("form")) }).then((r) => { if (r.status === 403) end(); else look(); }).catch(end);
   };
 
+  // Return is handled where it is pressed; the click a browser makes of it
+  // must not pass for another key.
+  let returning = false;
+  document.addEventListener("keyup", (e) => { if (e.key === "Enter") returning = false; });
+  document.addEventListener("keypress", (e) => { if (e.key === "Enter" && e.target.closest && e.target.closest("dialog") && !(e.target instanceof HTMLTextAreaElement)) e.preventDefault(); });
+
   document.addEventListener("click", (e) => {
     const b = e.target.closest("button");
-    if (!b) return;
+    if (!b || (returning && e.detail === 0 && b.closest("dialog"))) return;
     if (b.dataset.pane) { pane = b.dataset.pane; look().then(() => $("main").focus()); return; }
     choose(b, e.detail === 0 ? "key" : "click");
   });
@@ -111,6 +117,7 @@
     const form = e.target.closest && e.target.closest("form"), approval = $("approval").querySelector("form");
     if (e.key === "Enter" && form && !(e.target instanceof HTMLTextAreaElement)) {
       e.preventDefault();
+      returning = true;
       const b = e.target.closest("button") || form.querySelector("button.primary") || (form.dataset.approval ? form.querySelector("[data-do^=approval-deny]") : null);
       if (b) choose(b, "return");
     } else if (approval && e.key === approval.dataset.key && !e.ctrlKey && !e.metaKey && !e.altKey && !e.repeat) {
