@@ -16,6 +16,7 @@ var debian = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"cc", "gcc"},
 	{"strace", "strace"},
+	{"chromium", "chromium"}, // the settings page
 }
 
 func installPackages(t *tally) error {
