@@ -178,7 +178,14 @@ func (w world) settings() world {
 
 func (w world) run(what string, actions ...chromedp.Action[chromedp.Void]) {
 	w.t.Helper()
-	if err := chromedp.Do(w.ctx, actions...); err != nil {
+	err := chromedp.Do(w.ctx, actions...)
+	for range 5 {
+		if err == nil || !strings.Contains(err.Error(), "node with given id") {
+			break
+		}
+		err = chromedp.Do(w.ctx, actions...) // it was drawn again between finding and touching it
+	}
+	if err != nil {
 		w.fail(what, err)
 	}
 }

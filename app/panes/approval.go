@@ -102,7 +102,7 @@ func (m *Model) approvalView() *Approval {
 		Text:    []string{m.t("approval.access"), m.t("approval.sealed"), m.t("approval.compare")},
 		Options: []Option{{pairing.SessionOnly.String(), m.t("approval.session"), m.t("approval.session.caption")}, {pairing.NinetyDays.String(), m.t("approval.90d"), m.t("approval.90d.caption")}, {pairing.Permanent.String(), m.t("approval.permanent"), m.t("approval.permanent.caption")}},
 		Value:   pairing.NinetyDays.String(), Expires: p.Expires, Left: left, Countdown: m.t("approval.left", "n", strconv.Itoa(left)),
-		Deny: Action{ID: "approval-deny:" + p.ID, Label: m.t("approval.deny"), Off: busy}, Allow: Action{ID: "approval-allow:" + p.ID, Label: m.t("approval.allow"), Off: busy}, AllowKey: "a",
+		Deny: Action{ID: "approval-deny:" + p.ID, Label: m.t("approval.deny"), Primary: true, Off: busy}, Allow: Action{ID: "approval-allow:" + p.ID, Label: m.t("approval.allow"), Off: busy}, AllowKey: "a",
 	}
 }
 

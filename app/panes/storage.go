@@ -30,7 +30,7 @@ func (m *Model) storagePane() View {
 	if len(f.quarantine)+len(f.remains) > 0 {
 		v.Sections = append(v.Sections, m.asideSection())
 	}
-	v.Sections = append(v.Sections, Section{ID: "about", Title: m.t("storage.about"), Rows: []Row{{ID: "what", Title: m.t("storage.about.what")}, {ID: "key", Title: m.t("storage.about.key")}, {ID: "move", Title: m.t("storage.about.move")}}})
+	v.Sections = append(v.Sections, Section{ID: "about", Title: m.t("storage.about"), Rows: []Row{{ID: "what", Text: m.t("storage.about.what")}, {ID: "key", Text: m.t("storage.about.key")}, {ID: "move", Text: m.t("storage.about.move")}}})
 	return v
 }
 

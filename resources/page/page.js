@@ -49,7 +49,7 @@
     if (!form) { if (dialog.open) dialog.close(); return; }
     if (!dialog.open) dialog.showModal();
     if (same) return;
-    const first = form.dataset.approval ? form.querySelector("[data-do^=approval-deny]") : form.querySelector("input[type=text],textarea") || form.querySelector("h2");
+    const first = form.dataset.approval ? form.querySelector("[data-do^=approval-deny]") : (!form.querySelector("[data-secret]") && form.querySelector("input[type=text],textarea")) || form.querySelector("h2");
     if (first) first.focus();
   };
 
