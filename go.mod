@@ -22,10 +22,13 @@ require (
 	golang.org/x/sys v0.49.0 // socket credentials
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
+	rsc.io/qr v0.2.0 // QR codes of invites
 )
 
 // Used by tests alone.
 require (
+	github.com/chromedp/cdproto v0.159.0 // what chromedp speaks
+	github.com/chromedp/chromedp v0.23.0 // the settings page in a browser
 	github.com/creack/pty v1.1.24 // terminals
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line
 	github.com/spf13/pflag v1.0.9 // every flag's help
@@ -33,12 +36,7 @@ require (
 	pgregory.net/rapid v1.3.0 // state-machine tests
 )
 
-require (
-	github.com/chromedp/cdproto v0.159.0
-	github.com/chromedp/chromedp v0.23.0
-	github.com/coder/websocket v1.8.15
-	rsc.io/qr v0.2.0
-)
+require github.com/coder/websocket v1.8.15
 
 require (
 	filippo.io/hpke v0.4.0 // indirect

@@ -2,12 +2,10 @@ package panes_test
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 	"time"
 
-	"osaurus/app/panes"
 	"osaurus/engine"
 	"osaurus/engine/accesskey"
 	"osaurus/engine/address"
@@ -188,13 +186,13 @@ func (h *scripted) answered() []control.Answer {
 	defer h.mu.Unlock()
 	return append([]control.Answer(nil), h.answers...)
 }
-func (h *scripted) LookAtLink(ctx context.Context, link string) (pairing.Invite, error) {
-	return pairing.Invite{Name: "<b>Rex</b>", Addr: address.Address{19: 5}.String(), URL: "https://x.example", Exp: 1}, h.act(ctx, "look")
+func (h *scripted) LookAtLink(ctx context.Context, link string) (control.Offered, error) {
+	return control.Offered{Name: "<b>Rex</b>", Address: address.Address{19: 5}, URL: "https://x.example", Paired: "Studio"}, h.act(ctx, "look")
 }
 func (h *scripted) AcceptLink(ctx context.Context, _ control.Link) (pairing.Peer, error) {
 	return pairing.Peer{}, h.act(ctx, "accept")
 }
-func (h *scripted) Relays(context.Context) ([]engine.Relay, error) { return nil, nil }
+func (h *scripted) Relays(context.Context) (control.Relays, error) { return control.Relays{}, nil }
 func (h *scripted) EnableRelay(ctx context.Context, r control.EnableRelay) error {
 	return h.act(ctx, "relay")
 }
@@ -220,17 +218,15 @@ func (h *scripted) OperateStorage(ctx context.Context, in control.StorageOrder, 
 	return control.StorageDone{Path: "/x"}, h.act(ctx, "operate-"+in.What)
 }
 
-// Of an Inviter.
-func (h *scripted) AllInvites(context.Context) ([]panes.Invite, error) {
-	return []panes.Invite{{ID: "0a0b", Agent: "Rex", State: pairing.InviteActive}, {ID: "0c0d", Agent: "Rex", State: pairing.InviteUsed, From: "192.0.2.9"}}, nil
+func (h *scripted) Invites(context.Context, string) ([]control.Invite, error) {
+	return []control.Invite{{ID: "0a0b", Agent: "Rex", State: pairing.InviteActive}, {ID: "0c0d", Agent: "Rex", State: pairing.InviteUsed, From: "192.0.2.9"}}, nil
 }
-func (h *scripted) NewInvite(ctx context.Context, _ string, life time.Duration) (string, error) {
-	if life <= 0 {
-		return "", errors.New("no life")
-	}
-	return someLink, h.act(ctx, "invite")
+func (h *scripted) CreateInvite(ctx context.Context, in control.NewInvite) (control.Invite, error) {
+	return control.Invite{Link: someLink}, h.act(ctx, "invite")
 }
-func (h *scripted) InviteLink(ctx context.Context, _ string) (string, error) {
-	return someLink, h.act(ctx, "invite-show")
+func (h *scripted) ShowInvite(ctx context.Context, _ string) (control.Invite, error) {
+	return control.Invite{Link: someLink}, h.act(ctx, "invite-show")
 }
-func (h *scripted) EndInvite(ctx context.Context, _ string) error { return h.act(ctx, "invite-revoke") }
+func (h *scripted) RevokeInvite(ctx context.Context, _ string) error {
+	return h.act(ctx, "invite-revoke")
+}

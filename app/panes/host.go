@@ -48,9 +48,13 @@ type Host interface {
 	WatchApprovals(ctx context.Context, each func(control.Approvals) error) error
 	Answer(ctx context.Context, a control.Answer) error
 
-	LookAtLink(ctx context.Context, link string) (pairing.Invite, error)
+	Invites(ctx context.Context, agent string) ([]control.Invite, error)
+	CreateInvite(ctx context.Context, in control.NewInvite) (control.Invite, error)
+	ShowInvite(ctx context.Context, id string) (control.Invite, error)
+	RevokeInvite(ctx context.Context, id string) error
+	LookAtLink(ctx context.Context, link string) (control.Offered, error)
 	AcceptLink(ctx context.Context, l control.Link) (pairing.Peer, error)
-	Relays(ctx context.Context) ([]engine.Relay, error)
+	Relays(ctx context.Context) (control.Relays, error)
 	EnableRelay(ctx context.Context, r control.EnableRelay) error
 
 	Storage(ctx context.Context) (storage.Status, error)
@@ -60,24 +64,6 @@ type Host interface {
 	Maintained(ctx context.Context) ([]storage.Maintained, error)
 	RecoverStore(ctx context.Context, r control.RecoverStore) error
 	OperateStorage(ctx context.Context, in control.StorageOrder, progress func(storage.Progress)) (control.StorageDone, error)
-}
-
-// Inviter is what a host that issues invites offers besides.
-type Inviter interface {
-	AllInvites(ctx context.Context) ([]Invite, error)
-	NewInvite(ctx context.Context, agent string, lifetime time.Duration) (link string, err error)
-	InviteLink(ctx context.Context, id string) (link string, err error)
-	EndInvite(ctx context.Context, id string) error
-}
-
-// Invite is an invite that was issued.
-type Invite struct {
-	ID      string
-	Agent   string // its name
-	State   string // one of pairing's
-	Issued  time.Time
-	Expires time.Time
-	From    string // what the relay says of who redeemed it
 }
 
 // facts are what the host said last.
@@ -94,9 +80,9 @@ type facts struct {
 	keys        []accesskey.Metadata
 	trusted     []accesskey.Trusted
 	peers       []pairing.Peer
-	invites     []Invite
+	invites     []control.Invite
 	inviteErr   error
-	relays      []engine.Relay
+	relays      control.Relays
 	requests    []server.Entry
 
 	storage    storage.Status
@@ -128,9 +114,7 @@ func (m *Model) ask(ctx context.Context) facts {
 	if peers, err := m.host.Peers(ctx); err == nil {
 		f.peers = peers // a sealed list whose key is away stays empty; the storage pane says why
 	}
-	if i, ok := m.host.(Inviter); ok {
-		f.invites, f.inviteErr = i.AllInvites(ctx)
-	}
+	f.invites, f.inviteErr = m.host.Invites(ctx, "")
 	return f
 }
 

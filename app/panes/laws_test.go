@@ -103,7 +103,7 @@ func laws(r *rapid.T) {
 			held = append(held, before.Secret)
 		}
 		if rapid.IntRange(0, 3).Draw(r, "wait") == 0 {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 		}
 		step(r, m, h, before)
 		sheet := m.View(panes.Identity).Sheet
@@ -191,16 +191,16 @@ func TestApproval(t *testing.T) { // PA-2, PA-3, PA-4, PA-5
 				t.Errorf("%s does something in the first second", via)
 			}
 		}
-		time.Sleep(panes.KeysAsleep - time.Nanosecond)
+		<-time.After(panes.KeysAsleep - time.Nanosecond)
 		if m.Do(allow("p1", "90d", panes.Key)) == nil {
 			t.Error("a key woke too early")
 		}
-		time.Sleep(time.Nanosecond)
+		<-time.After(time.Nanosecond)
 		m.Activated() // the window just became active
 		if m.Do(allow("p1", "90d", panes.Key)) == nil {
 			t.Error("a key is awake though the window just became active")
 		}
-		time.Sleep(panes.KeysAsleep)
+		<-time.After(panes.KeysAsleep)
 		for _, in := range []panes.Input{allow("p1", "90d", panes.Return), allow("p1", "deny", panes.Click), allow("p1", "", panes.Click), allow("p2", "90d", panes.Click), {Action: "approval-allow"}} {
 			if m.Do(in) == nil {
 				t.Errorf("%+v approves", in)
@@ -228,7 +228,7 @@ func TestApprovalCountsDownAndExpires(t *testing.T) { // PA-5
 			if got := m.View(panes.Requests).Approval.Left; got != left {
 				t.Fatalf("%d s left, want %d", got, left)
 			}
-			time.Sleep(10 * time.Second)
+			<-time.After(10 * time.Second)
 		}
 		if m.Do(allow("p1", "90d", panes.Click)) == nil {
 			t.Error("an expired request can be allowed")
@@ -253,7 +253,7 @@ func TestOneAnswer(t *testing.T) { // PA-5, PA-6
 				synctest.Wait()
 				taken := 0
 				for range rapid.IntRange(0, 6).Draw(r, "answers") {
-					time.Sleep(time.Duration(rapid.IntRange(0, 1500).Draw(r, "ms")) * time.Millisecond)
+					<-time.After(time.Duration(rapid.IntRange(0, 1500).Draw(r, "ms")) * time.Millisecond)
 					in := allow(fmt.Sprint("p", rapid.IntRange(0, i+1).Draw(r, "to")), rapid.SampledFrom([]string{"session", "90d", "permanent", "deny", ""}).Draw(r, "validity"), rapid.SampledFrom([]panes.Via{panes.Click, panes.Key, panes.Return}).Draw(r, "via"))
 					if rapid.Bool().Draw(r, "deny") {
 						in.Action = strings.Replace(in.Action, "allow", "deny", 1)
@@ -296,14 +296,14 @@ func TestClipboardIsCleared(t *testing.T) { // ID-3
 			if c.Read() != somePhrase {
 				t.Fatal("nothing was copied")
 			}
-			time.Sleep(panes.ClearAfter - time.Nanosecond)
+			<-time.After(panes.ClearAfter - time.Nanosecond)
 			if c.Read() != somePhrase {
 				t.Error("it was cleared too early")
 			}
 			if other {
 				c.Write("something else")
 			}
-			time.Sleep(time.Nanosecond)
+			<-time.After(time.Nanosecond)
 			synctest.Wait()
 			if want := map[bool]string{true: "something else"}[other]; c.Read() != want {
 				t.Errorf("the pasteboard holds %q", c.Read())

@@ -161,7 +161,7 @@ func (m *Model) startItem() Item {
 
 func (m *Model) relayItems() []Item {
 	state := map[string]string{}
-	for _, r := range m.facts.relays {
+	for _, r := range m.facts.relays.Agents {
 		state[r.Agent] = r.State.String()
 	}
 	var items []Item
@@ -221,7 +221,7 @@ func (m *Model) exposeSheet(string) {
 // relaySheet confirms before an agent becomes reachable from the internet.
 func (m *Model) relaySheet(id string) {
 	on := true
-	for _, r := range m.facts.relays {
+	for _, r := range m.facts.relays.Agents {
 		on = on && r.Agent != id
 	}
 	a, _ := m.agentByID(id)

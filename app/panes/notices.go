@@ -104,10 +104,10 @@ func (m *Model) notice(before, now facts) {
 		}
 	}
 	replaced := map[string]bool{}
-	for _, r := range before.relays {
+	for _, r := range before.relays.Agents {
 		replaced[r.Agent] = r.State == relay.ServedElsewhere
 	}
-	for _, r := range now.relays {
+	for _, r := range now.relays.Agents {
 		if r.State == relay.ServedElsewhere && !replaced[r.Agent] {
 			m.tell(Notice{Kind: RelaySuperseded, Pane: Peers, Title: m.t("notice.superseded"), Text: m.t("notice.superseded.text", "name", r.Name)})
 		}

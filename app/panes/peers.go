@@ -22,10 +22,7 @@ func (m *Model) peersPane() View {
 		peers.Rows = append(peers.Rows, m.peerRow(p))
 	}
 	peers.Actions = []Action{{ID: "link-open", Label: m.t("link.open")}}
-	v.Sections = []Section{peers}
-	if _, ok := m.host.(Inviter); ok {
-		v.Sections = append(v.Sections, m.invitesSection())
-	}
+	v.Sections = []Section{peers, m.invitesSection()}
 	return v
 }
 
@@ -62,14 +59,14 @@ func (m *Model) invitesSection() Section {
 		s.Caption = m.explain(m.facts.inviteErr)
 	}
 	list := slices.Clone(m.facts.invites)
-	slices.SortStableFunc(list, func(a, b Invite) int { return b.Issued.Compare(a.Issued) })
+	slices.SortStableFunc(list, func(a, b control.Invite) int { return b.Issued.Compare(a.Issued) })
 	for _, in := range list {
 		s.Rows = append(s.Rows, m.inviteRow(in))
 	}
 	return s
 }
 
-func (m *Model) inviteRow(in Invite) Row {
+func (m *Model) inviteRow(in control.Invite) Row {
 	r := Row{ID: "invite-" + in.ID, Title: in.Agent, Text: m.t("invites.id", "id", in.ID), Facts: []Fact{{Label: m.t("common.created"), Value: m.date(in.Issued)}, {Label: m.t("keys.expires"), Value: m.date(in.Expires)}}}
 	if in.From != "" {
 		r.Facts = append(r.Facts, Fact{Label: m.t("invites.from"), Value: in.From})
@@ -109,38 +106,32 @@ func (m *Model) inviteSheet(string) {
 			return
 		}
 		agent := in.Values["agent"]
-		m.linkJob(func(ctx context.Context, i Inviter) (string, error) { return i.NewInvite(ctx, agent, life) })
+		m.linkJob(func(ctx context.Context) (control.Invite, error) {
+			return m.host.CreateInvite(ctx, control.NewInvite{Agent: agent, Lifetime: life})
+		})
 	})
 }
 
 func (m *Model) showInvite(id string) {
-	m.linkJob(func(ctx context.Context, i Inviter) (string, error) { return i.InviteLink(ctx, id) })
+	m.linkJob(func(ctx context.Context) (control.Invite, error) { return m.host.ShowInvite(ctx, id) })
 }
 
 // linkJob shows the link that get returns, as text and as a QR code. Whoever
 // has it may use it once, so it is dismissed like a secret.
-func (m *Model) linkJob(get func(ctx context.Context, i Inviter) (string, error)) {
-	i, ok := m.host.(Inviter)
-	if !ok {
-		return
-	}
-	var link string
+func (m *Model) linkJob(get func(ctx context.Context) (control.Invite, error)) {
+	var made control.Invite
 	m.start(job{pane: Peers, title: m.t("invites.creating"), run: func(ctx context.Context) (err error) {
-		link, err = get(ctx, i)
+		made, err = get(ctx)
 		return err
 	}, done: func() {
-		m.open(Sheet{Kind: "link", Title: m.t("invites.link"), Text: []string{m.t("invites.link.text")}, Secret: newSecret(m.t("invites.link"), link), QR: true,
+		m.open(Sheet{Kind: "link", Title: m.t("invites.link"), Text: []string{m.t("invites.link.text")}, Secret: newSecret(m.t("invites.link"), made.Link), QR: true,
 			Actions: []Action{{ID: "copy", Label: m.t("common.copy"), Effect: CopySecret, Primary: true}, {ID: "cancel", Label: m.t("common.done")}}}, nil)
 	}})
 }
 
 func (m *Model) revokeInviteSheet(id string) {
-	i, ok := m.host.(Inviter)
-	if !ok {
-		return
-	}
 	m.confirm(Sheet{Kind: "revokeinvite", Tone: Danger, Title: m.t("invites.revoke"), Text: []string{m.t("invites.revoke.text")}}, m.t("invites.revoke"), func(Input) {
-		m.start(job{pane: Peers, title: m.t("invites.revoke"), run: func(ctx context.Context) error { return i.EndInvite(ctx, id) }})
+		m.start(job{pane: Peers, title: m.t("invites.revoke"), run: func(ctx context.Context) error { return m.host.RevokeInvite(ctx, id) }})
 	})
 }
 
@@ -162,7 +153,7 @@ func (m *Model) OpenLink(link string) {
 }
 
 func (m *Model) lookAt(link string) {
-	var in pairing.Invite
+	var in control.Offered
 	m.start(job{pane: Peers, title: m.t("link.reading"), run: func(ctx context.Context) (err error) {
 		in, err = m.host.LookAtLink(ctx, strings.TrimSpace(link))
 		return err
@@ -171,16 +162,14 @@ func (m *Model) lookAt(link string) {
 
 // acceptSheet is LNK-1: name, address, host and expiry are somebody else's
 // text.
-func (m *Model) acceptSheet(link string, in pairing.Invite) {
+func (m *Model) acceptSheet(link string, in control.Offered) {
 	s := Sheet{Kind: "accept", Title: m.t("link.title"), Text: []string{m.t("link.text")}, Facts: []Fact{
-		{Label: m.t("common.name"), Value: in.Name}, {Label: m.t("common.address"), Value: in.Addr, Mono: true}, {Label: m.t("link.host"), Value: in.URL, Mono: true}, {Label: m.t("keys.expires"), Value: m.date(time.Unix(in.Exp, 0))}}}
-	if in.Desc != "" {
-		s.Facts = append(s.Facts, Fact{Label: m.t("agents.description"), Value: in.Desc})
+		{Label: m.t("common.name"), Value: in.Name}, {Label: m.t("common.address"), Value: in.Address.String(), Mono: true}, {Label: m.t("link.host"), Value: in.URL, Mono: true}, {Label: m.t("keys.expires"), Value: m.date(in.Expires)}}}
+	if in.Description != "" {
+		s.Facts = append(s.Facts, Fact{Label: m.t("agents.description"), Value: in.Description})
 	}
-	for _, p := range m.facts.peers {
-		if strings.EqualFold(p.Address.String(), in.Addr) {
-			s.Text = append(s.Text, m.t("link.paired", "name", p.Name))
-		}
+	if in.Paired != "" {
+		s.Text = append(s.Text, m.t("link.paired", "name", in.Paired))
 	}
 	m.confirm(s, m.t("link.accept"), func(Input) {
 		m.start(job{pane: Peers, title: m.t("link.accepting"), run: func(ctx context.Context) error {

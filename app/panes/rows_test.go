@@ -464,7 +464,7 @@ func TestBusy(t *testing.T) { // ST-4, ST-8, ST-9
 		}
 		h.fails = errors.New("the disk is full")
 		start()
-		time.Sleep(h.hold)
+		<-time.After(h.hold)
 		synctest.Wait()
 		if b := d.banner(panes.Storage, "result-"); b == nil || b.Tone != panes.Danger || !slices.Equal(b.Lines, []string{"the disk is full"}) {
 			t.Errorf("%+v", b)

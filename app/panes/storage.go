@@ -9,7 +9,6 @@ import (
 
 	"osaurus/engine/control"
 	"osaurus/engine/storage"
-	"osaurus/engine/storage/dek"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -64,7 +63,7 @@ func (m *Model) storageStatus() Section {
 	if k.State == storage.KeyMissing || k.State == storage.KeyLocked {
 		s.Tone = Danger
 	}
-	s.Facts = []Fact{{Label: m.t("storage.key"), Value: key[k.State]}, {Label: m.t("storage.key.id"), Value: k.ID, Mono: true}, {Label: m.t("device.keystore"), Value: m.keystore(k.Keystore)}, {Label: m.t("storage.key.item"), Value: dek.Service + " / " + dek.Account, Mono: true}, {Label: m.t("storage.cipher"), Value: m.t("storage.cipher.text")}}
+	s.Facts = []Fact{{Label: m.t("storage.key"), Value: key[k.State]}, {Label: m.t("storage.key.id"), Value: k.ID, Mono: true}, {Label: m.t("device.keystore"), Value: m.keystore(k.Keystore)}, {Label: m.t("storage.key.item"), Value: storage.KeyItem, Mono: true}, {Label: m.t("storage.cipher"), Value: m.t("storage.cipher.text")}}
 	return s
 }
 
