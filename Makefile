@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build sandbox runsc image kernel demo test check bench bench-check fuzz models soak clean
+.PHONY: run build sandbox runsc image kernel demo test check bench bench-check fuzz models soak screenshots clean
 
 run: build
 	@build/osaurus serve
@@ -60,6 +60,10 @@ models:
 # Up to half an hour: kills, faults and large stores.
 soak:
 	@go run ./scripts/soak
+
+# Pictures of every pane, light and dark, narrow and wide, in build/screenshots.
+screenshots:
+	@go run ./scripts/screenshots
 
 clean:
 	@rm -rf build

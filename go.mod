@@ -37,6 +37,8 @@ require (
 
 // Used by tests alone.
 require (
+	github.com/chromedp/cdproto v0.159.0 // what chromedp speaks
+	github.com/chromedp/chromedp v0.23.0 // the settings page in a browser
 	github.com/creack/pty v1.1.24 // terminals
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line
 	github.com/spf13/pflag v1.0.10 // every flag's help

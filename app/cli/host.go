@@ -151,7 +151,7 @@ func (a *app) settingsCommand() *cobra.Command {
 			return a.result(s, func() { a.showSettings(s) })
 		})
 	})
-	return parent("host", "settings", "Show and change the host's settings", show, set)
+	return a.settingsPage(parent("host", "settings", "Open the settings in a browser; show and change those of the host", show, set))
 }
 
 func fields(s settings.Server) map[string]any {

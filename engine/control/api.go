@@ -167,6 +167,7 @@ type RunEvent struct {
 type Approvals struct {
 	Current *pairing.Prompt  `json:"current,omitempty"`
 	Last    *pairing.Outcome `json:"last,omitempty"`
+	Answer  string           `json:"last_answer,omitempty"` // session, 90d, permanent, deny
 }
 
 // Answer resolves a prompt.

@@ -38,7 +38,7 @@ func (s *Server) approvalOps() {
 func approvals(current *pairing.Prompt, last pairing.Outcome) Approvals {
 	a := Approvals{Current: current}
 	if last.Reason != "" {
-		a.Last = &last
+		a.Last, a.Answer = &last, last.Validity.String()
 	}
 	return a
 }

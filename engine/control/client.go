@@ -176,6 +176,11 @@ func (c *Client) Drift(ctx context.Context) (Drift, error) {
 	return call[Drift](ctx, c, "identity/drift", Empty{})
 }
 
+// Health returns what the last check found, without asking the owner.
+func (c *Client) Health(ctx context.Context) (Drift, error) {
+	return call[Drift](ctx, c, "identity/health", Empty{})
+}
+
 // Repair moves mismatched agents forward and revokes stale keys, if they are
 // still those of shown.
 func (c *Client) Repair(ctx context.Context, shown Drift) (Repaired, error) {

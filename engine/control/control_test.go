@@ -21,8 +21,10 @@ import (
 	"osaurus/engine"
 	"osaurus/engine/accesskey"
 	"osaurus/engine/keystore"
+	"osaurus/engine/pairing"
 	"osaurus/engine/secret"
 	"osaurus/engine/settings"
+	"osaurus/engine/storage"
 )
 
 var dialled = flag.String("dial", "", "the socket TestOtherUsers dials in its child")
@@ -439,4 +441,53 @@ func TestRelay(t *testing.T) {
 	if err := relay(newReader("data: {\n\n"), func(RunEvent) error { return nil }); err == nil || bytes.Contains([]byte(err.Error()), []byte("{")) {
 		t.Errorf("garbage: %v", err)
 	}
+}
+
+func TestOpsOfThePanes(t *testing.T) {
+	t.Parallel()
+	s, ctx := serve(t), t.Context()
+	if _, err := s.CreateIdentity(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.Health(ctx); err != nil || d.Mismatched == nil || d.StaleKeys == nil || len(d.Mismatched) != 0 {
+		t.Errorf("health: %+v, %v", d, err)
+	}
+	name := "Rex"
+	a, err := s.CreateAgent(ctx, EditAgent{Name: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AddFact(ctx, Remember{Agent: a.ID, Text: "likes ferns"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.OperateStorage(ctx, StorageOrder{What: "maintain"}, func(storage.Progress) {}); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Maintained(ctx); err != nil || len(list) == 0 || list[0].Optimize.IsZero() {
+		t.Errorf("maintained: %+v, %v", list, err)
+	}
+	watch, stop := context.WithCancel(ctx)
+	seen := make(chan Approvals, 8)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.WatchApprovals(watch, func(a Approvals) error { seen <- a; return nil })
+	}()
+	<-seen // attached
+	asked := make(chan error, 1)
+	go func() {
+		_, err := s.engine.Approval.Ask(ctx, pairing.Prompt{AgentName: "Rex"})
+		asked <- err
+	}()
+	p := <-seen
+	if err := s.Answer(ctx, Answer{ID: p.Current.ID, Validity: "deny"}); err != nil {
+		t.Fatal(err)
+	}
+	if last := <-seen; last.Last == nil || last.Answer != "deny" {
+		t.Errorf("the last answer: %+v", last)
+	}
+	if err := <-asked; err == nil {
+		t.Error("a denied request was allowed")
+	}
+	stop()
+	<-ended
 }

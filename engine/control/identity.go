@@ -31,6 +31,7 @@ func (s *Server) identityOps() {
 	op(s, "identity/token/verify", s.verifyToken)
 	do(s, "identity/reset", func(ctx context.Context, _ Empty) error { return e.Agents.Reset(ctx) })
 	op(s, "identity/drift", s.drift)
+	op(s, "identity/health", func(context.Context, Empty) (Drift, error) { return s.health(), nil })
 	op(s, "identity/repair", s.repair)
 	do(s, "keystore/passphrase", s.setPassphrase)
 }
@@ -120,6 +121,11 @@ func (s *Server) drift(ctx context.Context, _ Empty) (Drift, error) {
 	if err := s.engine.Unlock(ctx); err != nil {
 		return Drift{}, err
 	}
+	return s.health(), nil
+}
+
+// health is what the last check found; the owner is asked nothing.
+func (s *Server) health() Drift {
 	h := s.engine.Agents.Health()
 	out := Drift{Mismatched: []NamedAgent{}, StaleKeys: []string{}, ScopesRestored: h.ScopesRestored}
 	for _, a := range h.Drift.Mismatched {
@@ -128,7 +134,7 @@ func (s *Server) drift(ctx context.Context, _ Empty) (Drift, error) {
 	for _, k := range h.Drift.StaleKeys {
 		out.StaleKeys = append(out.StaleKeys, k.ID)
 	}
-	return out, nil
+	return out
 }
 
 // repair acts on the drift that the owner was shown, and on no other.

@@ -69,6 +69,7 @@ func (s *Server) storageOps() {
 		return s.engine.Storage.Status()
 	})
 	op(s, "storage/quarantine", func(context.Context, Empty) ([]storage.Quarantined, error) { return s.engine.Storage.Quarantine() })
+	op(s, "storage/maintained", func(context.Context, Empty) ([]storage.Maintained, error) { return s.engine.Storage.Maintained(), nil })
 	do(s, "storage/recover", s.recoverStore)
 	op(s, "storage/remains", func(context.Context, Empty) ([]storage.Remains, error) { return s.engine.Storage.Remains() })
 	do(s, "storage/settle", func(ctx context.Context, in SettleRemains) error {
@@ -203,6 +204,11 @@ func (c *Client) Storage(ctx context.Context) (storage.Status, error) {
 // Quarantine lists what was set aside.
 func (c *Client) Quarantine(ctx context.Context) ([]storage.Quarantined, error) {
 	return call[[]storage.Quarantined](ctx, c, "storage/quarantine", Empty{})
+}
+
+// Maintained tells when each store was last looked after.
+func (c *Client) Maintained(ctx context.Context) ([]storage.Maintained, error) {
+	return call[[]storage.Maintained](ctx, c, "storage/maintained", Empty{})
 }
 
 // SettleRemains deletes or keeps what an older host left.

@@ -15,6 +15,9 @@ import (
 	"osaurus/engine/storage/sqlcipher"
 )
 
+// KeyItem names where the storage key lies in the keystore.
+const KeyItem = dek.Service + " / " + dek.Account
+
 // Key is what people may know of the storage key.
 type Key struct {
 	State    KeyState

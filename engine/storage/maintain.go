@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"osaurus/engine/internal/canonjson"
@@ -37,6 +39,25 @@ type maintained struct {
 	Checkpoint time.Time `json:"checkpoint"`
 	Vacuum     time.Time `json:"vacuum"`
 	Verify     time.Time `json:"verify"`
+}
+
+// Maintained is when a store was last looked after; a zero time is never.
+type Maintained struct {
+	Store      ID        `json:"store"`
+	Optimize   time.Time `json:"optimize"`
+	Checkpoint time.Time `json:"checkpoint"`
+	Vacuum     time.Time `json:"vacuum"`
+	Verify     time.Time `json:"verify"`
+}
+
+// Maintained lists the stores that were looked after, sorted.
+func (s *Storage) Maintained() []Maintained {
+	var list []Maintained
+	for id, last := range s.readMaintenance().Stores {
+		list = append(list, Maintained{id, last.Optimize, last.Checkpoint, last.Vacuum, last.Verify})
+	}
+	slices.SortFunc(list, func(a, b Maintained) int { return strings.Compare(string(a.Store), string(b.Store)) })
+	return list
 }
 
 type maintenance struct {

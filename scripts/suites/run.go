@@ -21,6 +21,7 @@ var debian = []struct{ program, pkg string }{
 	{"redis-server", "redis-server"},
 	{"busybox", "busybox-static"},
 	{"qemu-system-x86_64", "qemu-system-x86"},
+	{"chromium", "chromium"}, // the settings page
 }
 
 func installPackages(t *tally) error {
