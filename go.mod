@@ -26,6 +26,13 @@ require (
 	golang.org/x/text v0.43.0 // NFKD of recovery words
 )
 
+// Used by scripts alone.
+require (
+	github.com/srwiley/oksvg v0.0.0-20221011165216-be6e8873101c // drawing icons
+	github.com/srwiley/rasterx v0.0.0-20220730225603-2ab79fcdd4ef // drawing icons
+	howett.net/plist v1.0.1 // Info.plist
+)
+
 // Used by tests alone.
 require (
 	github.com/creack/pty v1.1.24 // terminals
@@ -45,6 +52,7 @@ require (
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect
 	github.com/vishvananda/netns v0.0.0-20200728191858-db3c7e526aae // indirect
+	golang.org/x/image v0.0.0-20211028202545-6944b10bf410 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect

@@ -11,17 +11,28 @@ import (
 	"strings"
 )
 
-// debian lists what suites call, and the package that brings it.
+// debian lists the programs that suites call and the files they read, and the
+// package that brings each.
 var debian = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"cc", "gcc"},
 	{"strace", "strace"},
+	{"avahi-daemon", "avahi-daemon"},
+	{"dbus-daemon", "dbus"},
+	{"gnome-keyring-daemon", "gnome-keyring"},
+	{"clang-19", "clang-19"},
+	{"/usr/include/dns_sd.h", "libavahi-compat-libdnssd-dev"},
+	{"/usr/include/GNUstep/Foundation/Foundation.h", "libgnustep-base-dev"},
 }
 
 func installPackages(t *tally) error {
 	var missing []string
 	for _, d := range debian {
-		if _, err := exec.LookPath(d.program); err != nil {
+		_, err := exec.LookPath(d.program)
+		if strings.HasPrefix(d.program, "/") {
+			_, err = os.Stat(d.program)
+		}
+		if err != nil {
 			missing = append(missing, d.pkg)
 		}
 	}
