@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build demo test check bench bench-check fuzz soak clean
+.PHONY: run build app demo test check bench bench-check fuzz soak clean
 
 run: build
 	@build/osaurus serve
@@ -9,6 +9,16 @@ run: build
 build:
 	@mkdir -p build
 	@go build -trimpath -o build/osaurus ./app/osaurus
+
+# On a Mac only: the app in the menu bar, unsigned. The steps of signing stand
+# in scripts/bundle and .ci/macos.
+VERSION ?= 0.0.0
+app:
+	@test "$$(uname)" = Darwin || { echo "make app needs a Mac" >&2; exit 1; }
+	@mkdir -p build
+	@MACOSX_DEPLOYMENT_TARGET=13.0 go build -trimpath -o build/Osaurus ./app/menubar
+	@go run ./scripts/icons -to build/icons
+	@go run ./scripts/bundle -exe build/Osaurus -version $(VERSION) -out build/Osaurus.app
 
 demo:
 	@go run ./scripts/demo
