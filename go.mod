@@ -15,6 +15,7 @@ require (
 	github.com/keybase/go-keychain v0.0.1 // login-keychain items, Secret Service
 	github.com/miekg/dns v1.1.61 // reading mDNS messages
 	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted databases
+	github.com/progrium/darwinkit v0.5.0 // AppKit
 	github.com/schollz/progressbar/v3 v3.19.1 // long operations
 	github.com/segmentio/asm v1.2.1 // vectored base64
 	github.com/spf13/cobra v1.10.2 // the command line
@@ -24,6 +25,7 @@ require (
 	golang.org/x/sys v0.49.0 // socket credentials
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
+	rsc.io/qr v0.2.0 // QR codes
 )
 
 // Used by scripts alone.
