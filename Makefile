@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build sandbox runsc image kernel demo test check bench bench-check fuzz models soak screenshots clean
+.PHONY: run build app sandbox runsc image kernel demo test check bench bench-check fuzz models soak screenshots clean
 
 run: build
 	@build/osaurus serve
@@ -34,6 +34,16 @@ kernel:
 	@cd build/kernel/lib/modules/*/kernel/drivers && tar --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=0400 -cf $(CURDIR)/build/libexec/modules.tar $(MODULES:=.ko)
 	@go run ./scripts/pins set -source libexec/vmlinuz -max 134217728 -note "linux-image-cloud-amd64 of Debian, by make kernel" kernel linux/amd64 build/libexec/vmlinuz
 	@go run ./scripts/pins set -source libexec/modules.tar -max 134217728 -note "virtio modules of that kernel" kernel-modules linux/amd64 build/libexec/modules.tar
+
+# On a Mac only: the app in the menu bar, unsigned. The steps of signing stand
+# in scripts/bundle and .ci/macos.
+VERSION ?= 0.0.0
+app:
+	@test "$$(uname)" = Darwin || { echo "make app needs a Mac" >&2; exit 1; }
+	@mkdir -p build
+	@MACOSX_DEPLOYMENT_TARGET=13.0 go build -trimpath -o build/Osaurus ./app/menubar
+	@go run ./scripts/icons -to build/icons
+	@go run ./scripts/bundle -exe build/Osaurus -version $(VERSION) -out build/Osaurus.app
 
 demo:
 	@go run ./scripts/demo

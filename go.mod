@@ -21,6 +21,7 @@ require (
 	github.com/miekg/dns v1.1.61 // reading mDNS messages
 	github.com/mutecomm/go-sqlcipher/v4 v4.4.2 // encrypted databases
 	github.com/opencontainers/runtime-spec v1.3.0 // the sandbox's configuration
+	github.com/progrium/darwinkit v0.5.0 // AppKit
 	github.com/redis/go-redis/v9 v9.23.0 // what relays of one domain share
 	github.com/schollz/progressbar/v3 v3.19.1 // long operations
 	github.com/segmentio/asm v1.2.1 // vectored base64
@@ -33,6 +34,13 @@ require (
 	golang.org/x/term v0.47.0 // prompts
 	golang.org/x/text v0.43.0 // NFKD of recovery words
 	rsc.io/qr v0.2.0 // QR codes of invites
+)
+
+// Used by scripts alone.
+require (
+	github.com/srwiley/oksvg v0.0.0-20221011165216-be6e8873101c // drawing icons
+	github.com/srwiley/rasterx v0.0.0-20220730225603-2ab79fcdd4ef // drawing icons
+	howett.net/plist v1.0.1 // Info.plist
 )
 
 // Used by tests alone.
@@ -64,6 +72,7 @@ require (
 	github.com/vishvananda/netlink v1.2.1-beta.2 // indirect
 	github.com/vishvananda/netns v0.0.0-20200728191858-db3c7e526aae // indirect
 	go.uber.org/atomic v1.12.0 // indirect
+	golang.org/x/image v0.0.0-20211028202545-6944b10bf410 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/tools v0.51.0 // indirect

@@ -61,7 +61,7 @@ func (d *Device) KeyID() (string, error) {
 		return "", err
 	}
 	if len(raw) == 0 || len(raw) > maxKeyID {
-		return "", fmt.Errorf("App Attest names a key in %d bytes", len(raw))
+		return "", fmt.Errorf("the system names an App Attest key in %d bytes", len(raw))
 	}
 	return string(raw), d.file.Write(append(raw, '\n'))
 }
@@ -108,11 +108,11 @@ func wait(start func(C.uintptr_t)) ([]byte, error) {
 	select {
 	case a := <-answers:
 		if a.code != 0 {
-			return nil, fmt.Errorf("App Attest answers with error %d", a.code)
+			return nil, fmt.Errorf("the system answers App Attest with error %d", a.code)
 		}
 		return a.raw, nil
 	case <-late.C:
-		return nil, errors.New("App Attest does not answer")
+		return nil, errors.New("the system does not answer App Attest")
 	}
 }
 

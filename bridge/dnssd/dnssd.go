@@ -112,7 +112,6 @@ type entry struct {
 type round struct {
 	result   chan<- error
 	waiting  map[*entry]bool
-	failed   error
 	deadline time.Time
 }
 

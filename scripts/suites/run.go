@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// debian lists what suites call, and the package that brings it.
+// debian lists the programs that suites call and the files they read, and the
+// package that brings each.
 var debian = []struct{ program, pkg string }{
 	{"ip", "iproute2"},
 	{"cc", "gcc"},
@@ -22,12 +23,22 @@ var debian = []struct{ program, pkg string }{
 	{"busybox", "busybox-static"},
 	{"qemu-system-x86_64", "qemu-system-x86"},
 	{"chromium", "chromium"}, // the settings page
+	{"avahi-daemon", "avahi-daemon"},
+	{"dbus-daemon", "dbus"},
+	{"gnome-keyring-daemon", "gnome-keyring"},
+	{"clang-19", "clang-19"},
+	{"/usr/include/dns_sd.h", "libavahi-compat-libdnssd-dev"},
+	{"/usr/include/GNUstep/Foundation/Foundation.h", "libgnustep-base-dev"},
 }
 
 func installPackages(t *tally) error {
 	var missing []string
 	for _, d := range debian {
-		if _, err := exec.LookPath(d.program); err != nil {
+		_, err := exec.LookPath(d.program)
+		if strings.HasPrefix(d.program, "/") {
+			_, err = os.Stat(d.program)
+		}
+		if err != nil {
 			missing = append(missing, d.pkg)
 		}
 	}

@@ -74,7 +74,7 @@ func TwoHosts(t *testing.T, name string, here Side, kind string, test func(t *te
 
 // again runs this binary in namespaces of its own.
 func again(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
 	return cmd
@@ -122,7 +122,7 @@ func withFar(t *testing.T, here Side, kind string, test func(t *testing.T, here 
 }
 
 func run(args ...string) error {
-	if text, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(context.Background(), "ip", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("ip %v: %w: %s", args, err, text)
 	}
 	return nil
