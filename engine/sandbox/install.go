@@ -1,0 +1,73 @@
+package sandbox
+
+import (
+	"context"
+	"strings"
+	"sync"
+)
+
+// installLocks make installations wait for each other: those of one agent,
+// and those of the system's packages in all sandboxes.
+type installLocks struct {
+	system sync.Mutex
+
+	mu sync.Mutex
+	by map[string]*sync.Mutex
+}
+
+// hold runs f alone among the installations of an agent, and of the system
+// when i is Apk.
+func (l *installLocks) hold(agentID string, i Installer, f func() error) error {
+	l.mu.Lock()
+	if l.by == nil {
+		l.by = map[string]*sync.Mutex{}
+	}
+	own := l.by[agentID]
+	if own == nil {
+		own = &sync.Mutex{}
+		l.by[agentID] = own
+	}
+	l.mu.Unlock()
+	own.Lock()
+	defer own.Unlock()
+	if i == Apk {
+		l.system.Lock()
+		defer l.system.Unlock()
+	}
+	return f()
+}
+
+// commands of the installers; the specifiers follow, quoted.
+var installCommands = map[Installer]string{Apk: "apk add --no-cache ", Pip: "pip install --user ", Npm: "npm install "}
+
+// InstallPackages installs packages for an agent. apk runs as the guest's
+// root, the others as the agent.
+func (s *Service) InstallPackages(ctx context.Context, agentID string, i Installer, list []string) (Result, error) {
+	idle, err := i.Time()
+	if err != nil {
+		return Result{}, err
+	}
+	quoted, err := QuotePackages(list)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := s.Provision(ctx, agentID); err != nil {
+		return Result{}, err
+	}
+	e, release, err := s.use(s.keyOf(agentID))
+	if err != nil {
+		return Result{}, err
+	}
+	defer release()
+	c := Shell(LinuxName(agentID), installCommands[i]+strings.Join(quoted, " "))
+	if i == Apk {
+		c.User = ""
+	}
+	c.Idle, c.Env = idle, s.proxyEnv(e)
+	var r Result
+	err = s.installs.hold(strings.ToUpper(agentID), i, func() error {
+		r, err = execute(ctx, e.guest, c, nil)
+		return err
+	})
+	return r, err
+}
