@@ -9,30 +9,31 @@ import (
 // installLocks make installations wait for each other: those of one agent,
 // and those of the system's packages in all sandboxes.
 type installLocks struct {
-	system sync.Mutex
-
 	mu sync.Mutex
-	by map[string]*sync.Mutex
+	by map[string]chan struct{} // by agent, "" is the system
+}
+
+func (l *installLocks) lock(name string) (unlock func()) {
+	l.mu.Lock()
+	if l.by == nil {
+		l.by = map[string]chan struct{}{}
+	}
+	c := l.by[name]
+	if c == nil {
+		c = make(chan struct{}, 1)
+		l.by[name] = c
+	}
+	l.mu.Unlock()
+	c <- struct{}{}
+	return func() { <-c }
 }
 
 // hold runs f alone among the installations of an agent, and of the system
 // when i is Apk.
 func (l *installLocks) hold(agentID string, i Installer, f func() error) error {
-	l.mu.Lock()
-	if l.by == nil {
-		l.by = map[string]*sync.Mutex{}
-	}
-	own := l.by[agentID]
-	if own == nil {
-		own = &sync.Mutex{}
-		l.by[agentID] = own
-	}
-	l.mu.Unlock()
-	own.Lock()
-	defer own.Unlock()
+	defer l.lock(agentID)()
 	if i == Apk {
-		l.system.Lock()
-		defer l.system.Unlock()
+		defer l.lock("")()
 	}
 	return f()
 }
