@@ -88,10 +88,11 @@ func (g *Guest) write(r wire.Request) error {
 	if err != nil {
 		return err
 	}
+	raw = append(raw, '\n')
 	defer clear(raw) // it may hold a token
 	g.send.Lock()
 	defer g.send.Unlock()
-	if _, err := g.conn.Write(append(raw, '\n')); err != nil {
+	if _, err := g.conn.Write(raw); err != nil {
 		return fmt.Errorf("%w: %w", ErrGuestGone, err)
 	}
 	return nil

@@ -26,6 +26,7 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "osrbin"); err != nil {
 		return "", err
 	}
+	built = dir
 	for _, p := range []string{"osaurus-guest", "osaurus-host", "osaurus-host-test"} {
 		pkg, test := strings.CutSuffix(p, "-test")
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, p), "osaurus/app/"+pkg)

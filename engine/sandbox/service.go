@@ -20,9 +20,8 @@ import (
 
 // Times of a sandbox's life.
 const (
-	StartTimeout  = 2 * time.Minute  // from Driver.Start to the control stream
-	StopTimeout   = 10 * time.Second // for a guest to end by itself
-	evictionSpell = time.Minute      // an environment used within it is not idle
+	StartTimeout = 2 * time.Minute  // from Driver.Start to the control stream
+	StopTimeout  = 10 * time.Second // for a guest to end by itself
 )
 
 // Names below the home.
@@ -68,6 +67,7 @@ type Service struct {
 	config   *ConfigFiles
 	switches *switches
 	limiter  *ExecLimiter
+	installs installLocks
 	Daemons  *DaemonMonitor
 
 	mu       sync.Mutex
@@ -281,7 +281,7 @@ func (s *Service) random(n int) (string, error) {
 	return hex.EncodeToString(raw), err
 }
 
-// Workspace is the host directory of an environment, the only one that its
+// workspace is the host directory of an environment, the only one that its
 // guest sees.
 func (s *Service) workspace(key string) (string, error) {
 	dir := filepath.Join(s.path(workspacePath), key)

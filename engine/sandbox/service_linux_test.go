@@ -292,7 +292,9 @@ func TestServiceGuestDies(t *testing.T) {
 	t.Parallel()
 	s, n, w := newService(t, nil)
 	mustExec(t, s, agentA, "true")
+	s.mu.Lock()
 	e := s.running[agentA]
+	s.mu.Unlock()
 	for _, c := range n.running {
 		_ = c.cmd.Process.Kill()
 		<-c.done
@@ -304,6 +306,8 @@ func TestServiceGuestDies(t *testing.T) {
 	if r := mustExec(t, s, agentA, "osaurus-host log back"); r.ExitCode != 0 || n.starts != 2 {
 		t.Errorf("%+v, %d starts", r, n.starts)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if all := strings.Join(w.audit, "\n"); strings.Count(all, "sandbox_started") != 2 || strings.Count(all, "sandbox_stopped") != 1 {
 		t.Errorf("%q", w.audit)
 	}
