@@ -18,6 +18,7 @@ import (
 	"osaurus/engine"
 	"osaurus/engine/control"
 	"osaurus/engine/fault"
+	"osaurus/engine/pairing"
 )
 
 // Exit codes, decisions D25.
@@ -42,6 +43,10 @@ type System struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Ports          func() engine.Ports
+
+	// Approvals shows requests to pair on the desktop and calls review when
+	// somebody wants to see one; nil leaves it out.
+	Approvals func(ctx context.Context, host *control.Client, review func(pairing.Prompt)) error
 }
 
 // app is one invocation.

@@ -2,13 +2,20 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"flag"
+	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"osaurus/bridge"
+	"osaurus/engine"
+	"osaurus/engine/control"
+	"osaurus/engine/pairing"
 )
 
 var update = flag.Bool("update", false, "write testdata/help.txt anew")
@@ -107,5 +114,44 @@ func TestTyped(t *testing.T) {
 	}
 	if got := quoted("it's"); got != `'it'\''s'` {
 		t.Errorf("quoted: %s", got)
+	}
+}
+
+// TestDesktopApprovals: a host that serves hands its control socket to what
+// shows requests on the desktop, and ends it with itself.
+func TestDesktopApprovals(t *testing.T) {
+	t.Parallel()
+	home, err := os.MkdirTemp("", "osr") // a control socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(home) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	asked := make(chan error, 1)
+	ended := make(chan int, 1)
+	go func() {
+		ended <- Main(ctx, System{
+			Program: "osaurus", Args: []string{"--home", home, "--json", "serve", "--port", "0"}, Stdin: os.Stdin, Stdout: io.Discard, Stderr: io.Discard, Getenv: func(string) string { return "" },
+			Ports: func() engine.Ports { p := bridge.Portable(); p.Advertiser, p.Browser = nil, nil; return p },
+			Approvals: func(ctx context.Context, host *control.Client, _ func(pairing.Prompt)) error {
+				_, err := host.Status(ctx)
+				asked <- err
+				<-ctx.Done()
+				return nil
+			},
+		})
+	}()
+	select {
+	case err := <-asked:
+		if err != nil {
+			t.Error(err)
+		}
+	case code := <-ended:
+		t.Fatalf("the host ended with %d", code)
+	}
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Errorf("exit %d", code)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"osaurus/engine"
 	"osaurus/engine/control"
 	"osaurus/engine/keystore"
+	"osaurus/engine/pairing"
 	"osaurus/engine/secret"
 	"osaurus/engine/settings"
 )
@@ -56,11 +57,33 @@ func (a *app) serve(ctx context.Context, port int) (err error) {
 		a.offerProvider(ctx, e)
 		background.Go(func() { a.promptApprovals(ctx) })
 	}
+	if a.Approvals != nil {
+		background.Go(func() { a.desktopApprovals(ctx) })
+	}
 	err = e.Run(ctx, listeners)
 	stop()
 	background.Wait()
 	a.say("Stopped.")
 	return err
+}
+
+// desktopApprovals asks on the desktop, where there is one; who wants to see a
+// request gets the settings page.
+func (a *app) desktopApprovals(ctx context.Context) {
+	c := control.NewClient(a.socket())
+	defer c.Close()
+	var pages sync.WaitGroup
+	defer pages.Wait()
+	err := a.Approvals(ctx, c, func(pairing.Prompt) {
+		pages.Go(func() {
+			if err := a.servePage(ctx, c, false); err != nil && ctx.Err() == nil {
+				a.say("%s the settings page failed: %s", a.term.paint(yellow, "warning:"), err)
+			}
+		})
+	})
+	if err != nil && ctx.Err() == nil {
+		a.say("%s requests to pair are not shown on the desktop: %s", a.term.paint(yellow, "warning:"), err)
+	}
 }
 
 // firstStart creates what is missing and shows the phrase once, on a terminal

@@ -11,6 +11,6 @@ import (
 
 func main() {
 	os.Exit(cli.Main(context.Background(), cli.System{
-		Program: cli.ProgramName(os.Args[0]), Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Ports: bridge.Default,
+		Program: cli.ProgramName(os.Args[0]), Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Ports: bridge.Default, Approvals: bridge.Approvals,
 	}))
 }

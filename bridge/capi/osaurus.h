@@ -42,6 +42,7 @@ char *osaurus_state(uint64_t host);
  * and returns it as a JSON object, or NULL where nothing did:
  *   {"event":"approval","prompt":{"id","agentId","agentName","connector","source","asked","expires"}}
  *   {"event":"approval_ended","id":"…","reason":"answered|expired|withdrawn"}
+ *   {"event":"locked","error":"…"}        the keystore did not open; agents cannot sign
  *   {"event":"stopped","error":"…"}
  * While nobody asked for events within two minutes nobody approves, so
  * requests are denied at once, as without any approver.
