@@ -128,7 +128,7 @@ func (o options) info() ([]byte, error) {
 	}
 	var all map[string]any
 	if _, err := plist.Unmarshal(raw, &all); err != nil {
-		return nil, fmt.Errorf("Info.plist: %w", err)
+		return nil, fmt.Errorf("reading Info.plist: %w", err)
 	}
 	all["CFBundleShortVersionString"], all["CFBundleVersion"] = o.version, o.version
 	return plist.MarshalIndent(all, plist.XMLFormat, "\t")

@@ -191,15 +191,20 @@ func lint(t *tally) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building golangci-lint: %w\n%s", err, out)
 	}
-	return command(bin, "run", "--timeout", "15m", "./...")(t)
+	return command(bin, "run", "--allow-parallel-runners", "--timeout", "15m", "./...")(t)
+}
+
+func exists(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
 }
 
 func models(t *tally) error {
-	if _, err := exec.LookPath("spin"); err != nil {
-		t.skip("spin is missing")
-		return nil
+	if exists("spin") {
+		return command("go", "run", "./scripts/models")(t)
 	}
-	return command("go", "run", "./scripts/models")(t)
+	t.skip("spin is missing")
+	return nil
 }
 
 // goTest runs go test with -json and counts every test and subtest.
