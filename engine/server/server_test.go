@@ -221,6 +221,7 @@ func TestTable(t *testing.T) {
 	h.expect("no token", 401, format, "GET", "/agents", "", relayed...)
 	h.expect("unknown path without a key", 401, format, "GET", "/nothing", "", relayed...)
 	h.expect("unknown path", 404, "Not Found", "GET", "/nothing", "")
+	h.expect("a slash too many", 404, "Not Found", "GET", "/agents/"+h.agent.ID+"/", "")
 	h.expect("wrong method", 404, "Not Found", "PUT", "/agents", "")
 	h.expect("HEAD", 204, "", "HEAD", "/agents", "", with(master)...)
 	h.expect("HEAD without a key", 401, "", "HEAD", "/agents", "", relayed...)
