@@ -52,7 +52,7 @@ func ports() engine.Ports {
 	}
 }
 
-func openHost(t *testing.T, p engine.Ports, c engine.Config) *engine.Engine {
+func openHost(t testing.TB, p engine.Ports, c engine.Config) *engine.Engine {
 	t.Helper()
 	e, err := engine.Open(t.Context(), p, c)
 	if err != nil {
@@ -64,13 +64,13 @@ func openHost(t *testing.T, p engine.Ports, c engine.Config) *engine.Engine {
 // host is a running one.
 type host struct {
 	*engine.Engine
-	t    *testing.T
+	t    testing.TB
 	url  *url.URL
 	stop func()
 }
 
 // start opens a home, does what a first start does, and serves.
-func start(t *testing.T, home string) *host {
+func start(t testing.TB, home string) *host {
 	t.Helper()
 	p := ports()
 	client := &http.Transport{}

@@ -157,17 +157,7 @@ func newWhole(t *testing.T) *whole {
 	release := w.model.hold()
 	release()
 	provider := listenOn(t, &w.model)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.relay = &relayHost{t: t, addr: l.Addr().String(), domain: "localhost:" + port}
-	w.relay.serve(l)
-	t.Cleanup(w.relay.kill)
+	w.relay = startBareRelay(t)
 	for range *wholeHosts {
 		h := &wholeHost{home: t.TempDir()}
 		h.host = start(t, h.home)

@@ -60,10 +60,10 @@ func gateChoices(raw []byte, free [3]string, h *host, tokens map[string]string) 
 	in.set.CORS = [][]string{nil, {"*"}, {"https://good.example"}, {"https://good.example", "app://obsidian.md", "null"}}[next()%4]
 	in.configured, in.tunnel, in.inside = next()%8 != 1, next()%4 == 1, next()%4 == 1
 	in.remote = pick("127.0.0.1:9", "127.0.0.1:9", "127.0.0.1:9", "127.0.0.1:9", "127.200.3.4:9", "[::1]:9", "[::ffff:127.0.0.1]:9", "192.0.2.1:9", "[fe80::1%lo]:9", "[2001:db8::1]:9", "@", "0.0.0.0:9")
-	in.host = pick(local, local, local, local, local, local, "localhost:"+port, "LOCALHOST:"+port, "[::1]:"+port, "127.0.0.1", "localhost", "[::1]", "localhost:1", "evil.example:"+port, "localhost.evil.example:"+port, "127.0.0.2:"+port, "localhost.:"+port, free[1])
+	in.host = pick(local, local, local, local, local, local, "localhost:"+port, "LOCALHOST:"+port, "[::1]:"+port, "127.0.0.1", "localhost", "[::1]", "localhost:1", "evil.example:"+port, "localhost.evil.example:"+port, "127.0.0.2:"+port, "localhost.:"+port, "localhost:0"+port, "localhost:+"+port, "[localhost]:"+port, "[127.0.0.1]:"+port, free[1])
 	in.header = http.Header{}
 	for range []int{0, 0, 0, 0, 1, 2}[next()%6] {
-		in.header.Add("Origin", pick("http://localhost:3000", "https://127.9.9.9", "http://[::1]:1", "https://evil.example", "null", "https://good.example", "app://obsidian.md", "http://localhost.evil.example", "http://evil@localhost", "ftp://localhost", "http://localhost/", "", "*", free[0]))
+		in.header.Add("Origin", pick("http://localhost:3000", "https://127.9.9.9", "http://[::1]:1", "https://evil.example", "null", "https://good.example", "app://obsidian.md", "http://localhost.evil.example", "http://evil@localhost", "ftp://localhost", "http://localhost/", "http://localhost?x", "http://localhost#x", "http://localhost:0x50", "http://localhost:99999", "http://127.1", "http://[::ffff:127.0.0.1]", "", "*", free[0]))
 	}
 	if next()%8 == 1 {
 		in.header.Add("Sec-Fetch-Site", pick("cross-site", "Cross-Site", "same-origin", "same-site", "none", " cross-site"))
@@ -243,6 +243,9 @@ func FuzzGate(f *testing.F) {
 		f.Add(raw, "http://localhost", "localhost", "/agents")
 	}
 	fresh, h := newHost(f), newHost(f)
+	for _, to := range []*host{fresh, h} { // it knows its port once it serves
+		to.expect("banner", 200, "", "GET", "/", "")
+	}
 	tokens := gateTokens(f, h)
 	answers := map[int]int{}
 	f.Cleanup(func() {
