@@ -19,7 +19,8 @@ test:
 check: test
 
 bench:
-	@go run ./scripts/bench
+	@mkdir -p resources
+	@go run ./scripts/bench -svg resources/performance.svg
 
 bench-check:
 	@go run ./scripts/bench -check
@@ -32,7 +33,7 @@ fuzz:
 models:
 	@go run ./scripts/models
 
-# Up to half an hour: kills, faults and large stores.
+# Up to half an hour: kills, faults, large stores, and everything at once.
 soak:
 	@go run ./scripts/soak
 

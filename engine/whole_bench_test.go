@@ -89,8 +89,8 @@ func BenchmarkWholeRun(b *testing.B) {
 		ratio     float64 // of what the proxy does with the same CPU time
 		added     float64 // to a direct call's first token, µs
 	}{
-		{"10b", "channel", run(near, lan), 0.2, 3000},
-		{"10c", "relay", run(far, relayed), 0.1, 6000},
+		{"10b", "channel", run(near, lan), 0.12, 3000},
+		{"10c", "relay", run(far, relayed), 0.09, 6000},
 	} {
 		b.Run(fmt.Sprintf("%s run through the %s vs TLS proxy", c.row, c.what), func(b *testing.B) {
 			benchratio.Compare(b, benchratio.Calling, benchratio.AtLeast(c.ratio), func() { firstToken(b, c.ours) }, func() { firstToken(b, plain(proxy)) })

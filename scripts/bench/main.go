@@ -3,8 +3,9 @@
 //
 // Usage:
 //
-//	bench [-rows regexp] [-check] [-json] [package …]
+//	bench [-rows regexp] [-check] [-json] [-svg file] [package …]
 //
+// With -svg the ratios are also drawn into a file.
 // A goal that is missed has a reason and a fallback bound in reasons.txt. With
 // -check the exit status is 1 when a figure is beyond its goal and its fallback,
 // and when a reason is left over for a goal that is met by far. The exit status
@@ -31,6 +32,7 @@ var reasonsFile string
 func main() {
 	rows := flag.String("rows", "[0-9S]", "regular expression for the start of the rows to run")
 	check := flag.Bool("check", false, "fail when a goal is missed without a reason")
+	svg := flag.String("svg", "", "file to draw the ratios into")
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	flag.Parse()
 	packages := flag.Args()
@@ -55,6 +57,12 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
+	}
+	if *svg != "" {
+		if err := os.WriteFile(*svg, chart(table), 0o644); err != nil { //nolint:gosec // a picture for everybody
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
+		}
 	}
 	if bad := unexplained(table); *check && len(bad) > 0 {
 		for _, line := range bad {

@@ -53,9 +53,13 @@ type target struct{ pkg, name string }
 
 func (t target) String() string { return t.pkg + "." + t.name }
 
+// minimise is how long a failing or an interesting input is made smaller. Go's
+// minute would be all the time that a target has.
+const minimise = 3 * time.Second
+
 // fuzz is false when the target failed, which go test has told by then.
 func (t target) fuzz(each time.Duration) bool {
-	cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), t.pkg)
+	cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", minimise.String(), t.pkg)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run() == nil
 }
