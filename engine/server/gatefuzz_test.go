@@ -276,7 +276,8 @@ func FuzzGate(f *testing.F) {
 			in.host = strings.ReplaceAll(in.host, strconv.Itoa(h.port), strconv.Itoa(fresh.port))
 		}
 		to.change(func(s *settings.Server) { *s = in.set })
-		for _, l := range []**ratelimit.Limiter{&to.Server.pairs, &to.Server.handshakes, &to.Server.relayed, &to.Server.failures} {
+		s := to.Server
+		for _, l := range []**ratelimit.Limiter{&s.pairs, &s.handshakes, &s.relayed, &s.failures} {
 			*l = ratelimit.New(ratelimit.Options{Limit: 100, Window: time.Minute})
 		}
 		status, body, header := gateAnswer(t, to, in)

@@ -2,7 +2,10 @@
 //
 // Usage:
 //
-//	fuzz [-time 10s] [-run regexp] [-list] [package …]
+//	fuzz [-time 10s] [-run regexp] [-keep n] [-list] [package …]
+//
+// With -keep each target's corpus in the tree, testdata/fuzz of its package, is
+// filled up to n inputs with those that the fuzzer found interesting.
 //
 // The exit status is 0 when no target failed, 1 when one did and 2 when the
 // targets could not be run. What go test found lies below testdata/fuzz of its
@@ -12,11 +15,17 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,6 +33,7 @@ import (
 func main() {
 	each := flag.Duration("time", 10*time.Second, "time for each target")
 	match := flag.String("run", "", "regular expression for the targets, as in osaurus/engine/channel.FuzzFrame")
+	keep := flag.Int("keep", 0, "how many inputs of each target to have in the tree")
 	list := flag.Bool("list", false, "list the targets and stop")
 	flag.Parse()
 	packages := flag.Args()
@@ -38,8 +48,17 @@ func main() {
 	failed := 0
 	for i, t := range targets {
 		fmt.Printf("[%d/%d] %s\n", i+1, len(targets), t)
-		if !*list && !t.fuzz(*each) {
+		if *list {
+			continue
+		}
+		if !t.fuzz(*each) {
 			failed++
+		}
+		if n, err := t.keep(*keep); err != nil {
+			fmt.Fprintln(os.Stderr, "fuzz:", err)
+			os.Exit(2)
+		} else if n > 0 {
+			fmt.Printf("      %d inputs kept\n", n)
 		}
 	}
 	if failed > 0 {
@@ -62,6 +81,71 @@ func (t target) fuzz(each time.Duration) bool {
 	cmd := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(), "-fuzzminimizetime", minimise.String(), t.pkg)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run() == nil
+}
+
+// keep copies inputs from the fuzzer's cache to the target's package until n
+// stand there, and returns how many it copied.
+func (t target) keep(n int) (int, error) {
+	if n == 0 {
+		return 0, nil
+	}
+	cache, err := output("go", "env", "GOCACHE")
+	if err != nil {
+		return 0, err
+	}
+	dir, err := output("go", "list", "-f", "{{.Dir}}", t.pkg)
+	if err != nil {
+		return 0, err
+	}
+	return keep(filepath.Join(cache, "fuzz", filepath.FromSlash(t.pkg), t.name), filepath.Join(dir, "testdata", "fuzz", t.name), n)
+}
+
+// maxKept is the size of an input that the tree is spared, in bytes.
+const maxKept = 2 << 10
+
+// keep chooses among the inputs by size, from the smallest to the largest.
+func keep(from, to string, n int) (int, error) {
+	there, err := os.ReadDir(to)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	inputs := map[string][]byte{}
+	entries, err := os.ReadDir(from)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(from, e.Name()))
+		if err != nil {
+			return 0, err
+		}
+		if len(text) <= maxKept && !slices.ContainsFunc(there, func(t os.DirEntry) bool { return t.Name() == e.Name() }) {
+			inputs[e.Name()] = text
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(inputs), func(a, b string) int { return cmp.Or(len(inputs[a])-len(inputs[b]), strings.Compare(a, b)) })
+	wanted := min(n-len(there), len(names))
+	if wanted <= 0 {
+		return 0, nil
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // part of the source
+		return 0, err
+	}
+	for i := range wanted {
+		name := names[i*len(names)/wanted]
+		if err := os.WriteFile(filepath.Join(to, name), inputs[name], 0o644); err != nil { //nolint:gosec // as above
+			return i, err
+		}
+	}
+	return wanted, nil
+}
+
+func output(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // find lists the targets of the packages whose name matches.
