@@ -259,6 +259,38 @@ func TestHybridIsPinned(t *testing.T) {
 	pair() // anew, over the same address
 }
 
+// TestAnswerOfAForgottenPeer: what a peer answered is not lost because it
+// cannot be noted any more that it did.
+func TestAnswerOfAForgottenPeer(t *testing.T) {
+	t.Parallel()
+	alice, bob := start(t, t.TempDir()), start(t, t.TempDir())
+	target := alice.agent()
+	var forget atomic.Bool
+	front := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(alice.url)
+		if forget.Load() && r.In.URL.Path == "/secure/call" {
+			if err := bob.Peers.Forget(r.In.Context(), target.Address); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	t.Cleanup(front.Close)
+	var err error
+	if target.BaseURL, err = url.Parse(front.URL); err != nil {
+		t.Fatal(err)
+	}
+	wait := alice.approve(pairing.NinetyDays)
+	peer, err := bob.Pair(t.Context(), target, "assistant")
+	wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget.Store(true)
+	if status, out, err := bob.ask(peer, "pumpernickel"); err != nil || status != http.StatusOK || !strings.Contains(out, "pumpernickel") {
+		t.Errorf("%d %s %v", status, out, err)
+	}
+}
+
 func verifyLog(t *testing.T, home string) {
 	t.Helper()
 	store, err := ports().Keystore(home, secret.Bytes{})

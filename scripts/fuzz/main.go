@@ -13,7 +13,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"errors"
@@ -154,17 +153,30 @@ func find(match string, packages []string) ([]target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-run: %w", err)
 	}
+	const form = `{{$p := .}}{{range .TestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}
+{{end}}{{range .XTestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}
+{{end}}`
 	var stderr bytes.Buffer
-	cmd := exec.Command("go", append([]string{"test", "-list", "^Fuzz"}, packages...)...)
+	cmd := exec.Command("go", append([]string{"list", "-f", form}, packages...)...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("listing the targets: %w\n%s%s", err, out, &stderr)
+		return nil, fmt.Errorf("listing the tests: %w\n%s", err, &stderr)
 	}
 	var all []target
-	for _, t := range parseList(string(out)) {
-		if wanted.MatchString(t.String()) {
-			all = append(all, t)
+	for line := range strings.Lines(string(out)) {
+		pkg, file, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range declared(source) {
+			if t := (target{pkg, name}); wanted.MatchString(t.String()) {
+				all = append(all, t)
+			}
 		}
 	}
 	if len(all) == 0 {
@@ -173,23 +185,13 @@ func find(match string, packages []string) ([]target, error) {
 	return all, nil
 }
 
-// parseList reads what go test -list prints: the names of a package, then a
-// line "ok" with the package.
-func parseList(out string) []target {
-	var all []target
-	var names []string
-	lines := bufio.NewScanner(strings.NewReader(out))
-	for lines.Scan() {
-		f := strings.Fields(lines.Text())
-		switch {
-		case len(f) == 1 && strings.HasPrefix(f[0], "Fuzz"):
-			names = append(names, f[0])
-		case len(f) >= 2 && f[0] == "ok":
-			for _, name := range names {
-				all = append(all, target{f[1], name})
-			}
-			names = nil
-		}
+var declaration = regexp.MustCompile(`(?m)^func (Fuzz[A-Za-z0-9_]*)\([a-z]+ \*testing\.F\)`)
+
+// declared returns the fuzz functions of a file. Asking go test for them would
+// link the tests of every package.
+func declared(source []byte) (names []string) {
+	for _, m := range declaration.FindAllSubmatch(source, -1) {
+		names = append(names, string(m[1]))
 	}
-	return all
+	return names
 }

@@ -9,11 +9,10 @@ import (
 	"time"
 )
 
-func TestParseList(t *testing.T) {
-	const out = "?   \tosaurus/app/osaurus\t[no test files]\nFuzzA\nFuzzB\nok  \tosaurus/engine/a\t0.01s\nok  \tosaurus/engine/b\t0.01s\nFuzzC\nok  \tosaurus/engine/c\t(cached)\n"
-	want := []target{{"osaurus/engine/a", "FuzzA"}, {"osaurus/engine/a", "FuzzB"}, {"osaurus/engine/c", "FuzzC"}}
-	if got := parseList(out); !reflect.DeepEqual(got, want) {
-		t.Errorf("%v, want %v", got, want)
+func TestDeclared(t *testing.T) {
+	const source = "package x\n\nfunc FuzzA(f *testing.F) {\n}\n\n// func FuzzNot(f *testing.F)\nfunc FuzzB(f *testing.F) { f.Fuzz(func(t *testing.T) {}) }\nfunc FuzzHelper(t *testing.T) {}\n"
+	if got := declared([]byte(source)); !reflect.DeepEqual(got, []string{"FuzzA", "FuzzB"}) {
+		t.Errorf("%q", got)
 	}
 }
 
