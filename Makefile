@@ -54,7 +54,8 @@ test:
 check: test
 
 bench:
-	@go run ./scripts/bench
+	@mkdir -p resources
+	@go run ./scripts/bench -svg resources/performance.svg
 
 bench-check:
 	@go run ./scripts/bench -check
@@ -67,7 +68,7 @@ fuzz:
 models:
 	@go run ./scripts/models
 
-# Up to half an hour: kills, faults and large stores.
+# Up to half an hour: kills, faults, large stores, and everything at once.
 soak:
 	@go run ./scripts/soak
 

@@ -52,7 +52,7 @@ func ports() engine.Ports {
 	}
 }
 
-func openHost(t *testing.T, p engine.Ports, c engine.Config) *engine.Engine {
+func openHost(t testing.TB, p engine.Ports, c engine.Config) *engine.Engine {
 	t.Helper()
 	e, err := engine.Open(t.Context(), p, c)
 	if err != nil {
@@ -64,13 +64,13 @@ func openHost(t *testing.T, p engine.Ports, c engine.Config) *engine.Engine {
 // host is a running one.
 type host struct {
 	*engine.Engine
-	t    *testing.T
+	t    testing.TB
 	url  *url.URL
 	stop func()
 }
 
 // start opens a home, does what a first start does, and serves.
-func start(t *testing.T, home string) *host {
+func start(t testing.TB, home string) *host {
 	t.Helper()
 	p := ports()
 	client := &http.Transport{}
@@ -257,6 +257,38 @@ func TestHybridIsPinned(t *testing.T) {
 		t.Errorf("%+v %v", known, err)
 	}
 	pair() // anew, over the same address
+}
+
+// TestAnswerOfAForgottenPeer: what a peer answered is not lost because it
+// cannot be noted any more that it did.
+func TestAnswerOfAForgottenPeer(t *testing.T) {
+	t.Parallel()
+	alice, bob := start(t, t.TempDir()), start(t, t.TempDir())
+	target := alice.agent()
+	var forget atomic.Bool
+	front := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(alice.url)
+		if forget.Load() && r.In.URL.Path == "/secure/call" {
+			if err := bob.Peers.Forget(r.In.Context(), target.Address); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	t.Cleanup(front.Close)
+	var err error
+	if target.BaseURL, err = url.Parse(front.URL); err != nil {
+		t.Fatal(err)
+	}
+	wait := alice.approve(pairing.NinetyDays)
+	peer, err := bob.Pair(t.Context(), target, "assistant")
+	wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget.Store(true)
+	if status, out, err := bob.ask(peer, "pumpernickel"); err != nil || status != http.StatusOK || !strings.Contains(out, "pumpernickel") {
+		t.Errorf("%d %s %v", status, out, err)
+	}
 }
 
 func verifyLog(t *testing.T, home string) {

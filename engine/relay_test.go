@@ -28,10 +28,11 @@ import (
 // relayHost is a relay of this machine: hosts and callers reach it through a
 // recorder, so that what it could read is known.
 type relayHost struct {
-	t      *testing.T
+	t      testing.TB
 	addr   string // where it listens
 	domain string
 	wire   recorder
+	shift  atomic.Int64 // nanoseconds that the clock of its limits is ahead
 
 	mu      sync.Mutex
 	current *server.Server
@@ -39,28 +40,42 @@ type relayHost struct {
 	front   func(next http.Handler) http.Handler
 }
 
-func startRelay(t *testing.T, front func(next http.Handler) http.Handler) *relayHost {
+func startRelay(t testing.TB, front func(next http.Handler) http.Handler) *relayHost {
 	t.Helper()
 	r := &relayHost{t: t, front: front}
+	r.listen(func(addr string) string { return r.wire.between(t, &url.URL{Host: addr}).Host })
+	return r
+}
+
+// startBareRelay records nothing: its memory stays where it is.
+func startBareRelay(t testing.TB) *relayHost {
+	t.Helper()
+	r := &relayHost{t: t}
+	r.listen(func(addr string) string { return addr })
+	return r
+}
+
+// listen serves until the test ends; place says where callers find addr.
+func (r *relayHost) listen(place func(addr string) string) {
+	r.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	r.addr = l.Addr().String()
-	_, port, err := net.SplitHostPort(r.wire.between(t, &url.URL{Host: r.addr}).Host)
+	_, port, err := net.SplitHostPort(place(r.addr))
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	r.domain = "localhost:" + port
 	r.serve(l)
-	t.Cleanup(r.kill)
-	return r
+	r.t.Cleanup(r.kill)
 }
 
 func (r *relayHost) serve(l net.Listener) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.current = server.New(server.Config{Domain: r.domain})
+	r.current = server.New(server.Config{Domain: r.domain, Now: func() time.Time { return time.Now().Add(time.Duration(r.shift.Load())) }})
 	var h http.Handler = r.current
 	if r.front != nil {
 		h = r.front(h)
@@ -134,11 +149,11 @@ func (h *host) relayState() relay.State {
 }
 
 // await waits for what happens on other goroutines and sockets.
-func await(t *testing.T, what string, is func() bool) {
+func await(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for !is() {
 		select {
 		case <-tick.C:
@@ -413,7 +428,7 @@ func TestRelayGate(t *testing.T) {
 	}
 }
 
-func mintFor(t *testing.T, h *host, a agents.Agent) string {
+func mintFor(t testing.TB, h *host, a agents.Agent) string {
 	t.Helper()
 	signer, err := h.Agents.Signer(t.Context(), a.Address)
 	if err != nil {

@@ -36,7 +36,7 @@ func (r *recorder) seen() []byte {
 }
 
 // between returns the address of a recorder in front of to.
-func (r *recorder) between(t *testing.T, to *url.URL) *url.URL {
+func (r *recorder) between(t testing.TB, to *url.URL) *url.URL {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

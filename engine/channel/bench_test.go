@@ -25,7 +25,14 @@ import (
 
 // handshakeOnce runs the machine, both sides, JSON included.
 func handshakeOnce(b testing.TB, signer keySigner, now time.Time) (client, server *keys) {
+	return shakeHands(b, signer, now, false)
+}
+
+func shakeHands(b testing.TB, signer keySigner, now time.Time, hybrid bool) (client, server *keys) {
 	i, err := newInitiator(signer.Address(), nil)
+	if err == nil && hybrid {
+		err = i.propose(nil)
+	}
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -127,6 +134,16 @@ func BenchmarkHandshake(b *testing.B) {
 	b.Run("3b vs TLS", func(b *testing.B) {
 		server, client := tlsConfigs(b, false)
 		benchratio.Compare(b, benchratio.Computing, benchratio.AtLeast(0.85), ours, func() { tlsCall(b, server, client, false) })
+	})
+	hybrid := func() { shakeHands(b, signer, epoch, true) }
+	b.Run("3e hybrid vs classic", func(b *testing.B) {
+		benchratio.Compare(b, benchratio.Computing, benchratio.AtMost(2), hybrid, ours)
+	})
+	b.Run("3e hybrid vs hybrid TLS", func(b *testing.B) {
+		server, client := tlsConfigs(b, false)
+		server.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}
+		client.CurvePreferences = server.CurvePreferences
+		benchratio.Compare(b, benchratio.Computing, benchratio.AtLeast(0.85), hybrid, func() { tlsCall(b, server, client, false) })
 	})
 	b.Run("3d allocations", func(b *testing.B) {
 		benchratio.Measure(b, 3, "allocs", benchratio.AtMost(250), func() float64 {

@@ -541,6 +541,41 @@ func TestPeers(t *testing.T) {
 	}
 }
 
+// TestUsedIsNotedByTheMinute: calls do not each write to the disk.
+func TestUsedIsNotedByTheMinute(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	path := filepath.Join(t.TempDir(), "peers.json")
+	p, err := OpenPeers(atomicfile.Plain(path), keystore.NewMemory(), func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := &url.URL{Scheme: "http", Host: "192.0.2.7:1337"}
+	a := alice(t).Address()
+	if _, err := p.Add(t.Context(), Target{BaseURL: base, AgentID: agentID}, "x", Paired{Address: a, Key: secret.New([]byte("k"))}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		after time.Duration
+		url   string
+		saved bool
+	}{
+		{0, base.String(), true}, {time.Second, base.String(), false}, {(usedEvery - 2) * time.Second, base.String(), false}, {time.Second, base.String(), true},
+		{0, "http://192.0.2.8:1337", true}, {-time.Hour, "http://192.0.2.8:1337", true},
+	} {
+		now = now.Add(c.after)
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := p.Used(a, c.url); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); (err == nil) != c.saved {
+			t.Errorf("%v later, %s: saved %v", c.after, c.url, err == nil)
+		}
+	}
+}
+
 func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte(`{"connectorAddress":"0xc046a65EFf14D59be142c9511258e567e4dE9A83","agentId":"` + agentID + `","nonce":"n","signature":"00","encPub":"` + w64 + `"}`))
 	f.Add([]byte(`{}`))

@@ -201,8 +201,17 @@ func (p *Peers) Rename(a address.Address, name string) error {
 	return p.edit(a, func(x *Peer) { x.Name = PeerName(name) })
 }
 
-// Used notes where and when a peer answered.
+// usedEvery is how exactly Used keeps the time, in seconds: calls do not wait
+// for a disk each time.
+const usedEvery = 60
+
+// Used notes where a peer answered, and when to the minute.
 func (p *Peers) Used(a address.Address, baseURL string) error {
+	if known, err := p.Find(a.String()); err == nil && known.BaseURL == baseURL {
+		if since := p.now().Unix() - known.LastUsed; 0 <= since && since < usedEvery {
+			return nil
+		}
+	}
 	return p.edit(a, func(x *Peer) { x.LastUsed, x.BaseURL = p.now().Unix(), baseURL })
 }
 

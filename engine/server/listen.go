@@ -39,6 +39,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	if srv.Shutdown(stop) != nil {
 		err = errors.Join(err, srv.Close())
 	}
+	s.tellRest()
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}

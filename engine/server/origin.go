@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -95,25 +94,40 @@ func trustedLoopback(r *http.Request, s settings.Server, port int) bool {
 	return true
 }
 
-// localHost accepts localhost, 127.0.0.1 and [::1] with our port. A missing
-// port is 80.
+// localNames are how a caller of this machine names us.
+var localNames = []string{"localhost", "127.0.0.1", "[::1]"}
+
+// localHost accepts a local name with our port, written as a browser does. A
+// missing port is 80.
 func localHost(host string, port int) bool {
-	name, p, err := net.SplitHostPort(host)
-	if err != nil {
-		name, p = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), "80"
+	for _, name := range localNames {
+		if len(host) < len(name) || !strings.EqualFold(host[:len(name)], name) {
+			continue
+		}
+		digits, ok := strings.CutPrefix(host[len(name):], ":")
+		if !ok {
+			return digits == "" && port == 80
+		}
+		n, err := strconv.Atoi(digits)
+		return err == nil && n == port && digits[0] != '0' && digits[0] != '+'
 	}
-	n, err := strconv.Atoi(p)
-	return err == nil && n == port && (strings.EqualFold(name, "localhost") || name == "127.0.0.1" || name == "::1")
+	return false
 }
 
-// loopbackOrigin accepts http(s) origins of this machine.
+// loopbackOrigin accepts http(s) origins of this machine: scheme, host and
+// port, nothing else (RFC 6454 section 6.1).
 func loopbackOrigin(o string) bool {
 	u, err := url.Parse(o)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.Path != "" {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.Path != "" || strings.ContainsAny(o, "?#") || strings.HasSuffix(o, ":") {
 		return false
 	}
+	if p := u.Port(); p != "" {
+		if _, err := strconv.ParseUint(p, 10, 16); err != nil {
+			return false
+		}
+	}
 	if strings.EqualFold(u.Hostname(), "localhost") {
-		return true
+		return !strings.HasPrefix(u.Host, "[")
 	}
 	ip, err := netip.ParseAddr(u.Hostname())
 	return err == nil && (ip.Is4() && ip.IsLoopback() || ip == netip.IPv6Loopback())

@@ -44,14 +44,15 @@ func needsChannel(method, path string) bool {
 	return ok && method == "POST" && (verb == "run" || verb == "dispatch")
 }
 
-// agentRoute splits /agents/{id} and /agents/{id}/{verb}.
+// agentRoute splits /agents/{id} and /agents/{id}/{verb}. No slash is folded:
+// /agents/{id}/ is neither.
 func agentRoute(path string) (id, verb string, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/agents/")
 	if !ok || rest == "" {
 		return "", "", false
 	}
-	id, verb, _ = strings.Cut(rest, "/")
-	return id, verb, id != ""
+	id, verb, more := strings.Cut(rest, "/")
+	return id, verb, id != "" && (verb != "" || !more)
 }
 
 func inference(path string) bool { return path == "/chat/completions" }

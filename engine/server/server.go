@@ -20,7 +20,7 @@ import (
 	"osaurus/engine/settings"
 )
 
-// Config is what a server stands on. Everything but Now and Logger is
+// Config is what a server stands on. Everything but Log, Now and Logger is
 // required.
 type Config struct {
 	Version  string
@@ -54,6 +54,7 @@ type Server struct {
 	requests   idempotency
 	budget     budget
 	ring       ring
+	refusals   refusals
 	used       *ratelimit.Limiter // first use of a key by a peer is told once a minute
 }
 
@@ -64,6 +65,9 @@ func New(c Config) *Server {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Log == nil {
+		c.Log = func(string, ...slog.Attr) {}
 	}
 	if c.RelayURL == nil {
 		c.RelayURL = func(address.Address) string { return "" }
@@ -241,6 +245,7 @@ func (s *Server) sameAgent(a accesskey.Access, header string) bool {
 
 // refuse sends the one wire form of an error and logs what only we may know.
 func (x *exchange) refuse(s *Server, err error) {
+	s.tellRefusal(x, fault.Of(err)) // before the caller can know
 	reply := fault.Write(x.w, err)
 	if reply.Status >= http.StatusInternalServerError {
 		s.c.Logger.Warn("request failed", slog.String("path", x.path), slog.Int("status", reply.Status), slog.String("id", reply.ID), slog.String("error", err.Error()))

@@ -221,6 +221,7 @@ func TestTable(t *testing.T) {
 	h.expect("no token", 401, format, "GET", "/agents", "", relayed...)
 	h.expect("unknown path without a key", 401, format, "GET", "/nothing", "", relayed...)
 	h.expect("unknown path", 404, "Not Found", "GET", "/nothing", "")
+	h.expect("a slash too many", 404, "Not Found", "GET", "/agents/"+h.agent.ID+"/", "")
 	h.expect("wrong method", 404, "Not Found", "PUT", "/agents", "")
 	h.expect("HEAD", 204, "", "HEAD", "/agents", "", with(master)...)
 	h.expect("HEAD without a key", 401, "", "HEAD", "/agents", "", relayed...)
@@ -279,6 +280,10 @@ func TestTrust(t *testing.T) {
 		"no port":                {[]string{"Host", "localhost"}, false},
 		"local origin":           {[]string{"Origin", "http://localhost:3000"}, true},
 		"loopback origin":        {[]string{"Origin", "http://127.9.9.9"}, true},
+		"origin with a query":    {[]string{"Origin", "http://localhost?x"}, false},
+		"origin without a port":  {[]string{"Origin", "http://localhost:"}, false},
+		"bracketed name":         {[]string{"Host", fmt.Sprintf("[127.0.0.1]:%d", h.port)}, false},
+		"port with a sign":       {[]string{"Host", fmt.Sprintf("localhost:+%d", h.port)}, false},
 		"foreign origin":         {[]string{"Origin", "https://evil.example"}, false},
 		"origin like ours":       {[]string{"Origin", "http://localhost.evil.example"}, false},
 		"null origin":            {[]string{"Origin", "null"}, false},

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -116,5 +117,25 @@ func TestRealBenchmarks(t *testing.T) {
 	}
 	if _, err := measure("99", []string{"osaurus/engine/pairing"}); err == nil {
 		t.Error("no row is no error")
+	}
+}
+
+// TestMeasured: the packages with rows are found, and a choice stays one.
+func TestMeasured(t *testing.T) {
+	t.Chdir("../..")
+	all, err := measured(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"accesskey", "channel", "identity", "pairing", "relay/server", "server", "storage/sealed", "storage/sqlcipher"} {
+		if !slices.Contains(all, "osaurus/engine/"+want) {
+			t.Errorf("%s is not among %v", want, all)
+		}
+	}
+	if len(all) > 15 || !slices.Contains(all, "osaurus/engine") {
+		t.Errorf("%v", all)
+	}
+	if one, err := measured([]string{"./x"}); err != nil || len(one) != 1 {
+		t.Errorf("%v %v", one, err)
 	}
 }

@@ -3,8 +3,9 @@
 //
 // Usage:
 //
-//	bench [-rows regexp] [-check] [-json] [package …]
+//	bench [-rows regexp] [-check] [-json] [-svg file] [package …]
 //
+// With -svg the ratios are also drawn into a file.
 // A goal that is missed has a reason and a fallback bound in reasons.txt. With
 // -check the exit status is 1 when a figure is beyond its goal and its fallback,
 // and when a reason is left over for a goal that is met by far. The exit status
@@ -31,13 +32,14 @@ var reasonsFile string
 func main() {
 	rows := flag.String("rows", "[0-9S]", "regular expression for the start of the rows to run")
 	check := flag.Bool("check", false, "fail when a goal is missed without a reason")
+	svg := flag.String("svg", "", "file to draw the ratios into")
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	flag.Parse()
-	packages := flag.Args()
-	if len(packages) == 0 {
-		packages = []string{"./..."}
+	packages, err := measured(flag.Args())
+	var table []figure
+	if err == nil {
+		table, err = measure(*rows, packages)
 	}
-	table, err := measure(*rows, packages)
 	if err == nil {
 		err = addStock(table)
 	}
@@ -56,12 +58,42 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
+	if *svg != "" {
+		if err := os.WriteFile(*svg, chart(table), 0o644); err != nil { //nolint:gosec // a picture for everybody
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(2)
+		}
+	}
 	if bad := unexplained(table); *check && len(bad) > 0 {
 		for _, line := range bad {
 			fmt.Fprintln(os.Stderr, "bench:", line)
 		}
 		os.Exit(1)
 	}
+}
+
+// goals is imported by every test that has a row, and by nothing else.
+const goals = "osaurus/engine/internal/benchratio"
+
+// measured returns the packages that have rows; without a choice, among all.
+// Linking the tests of the others would take longer than the benchmarks.
+func measured(chosen []string) ([]string, error) {
+	if len(chosen) > 0 {
+		return chosen, nil
+	}
+	cmd := exec.Command("go", "list", "-f", "{{.ImportPath}} {{join .TestImports \" \"}} {{join .XTestImports \" \"}}", "./...")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	var with []string
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); slices.Contains(f[1:], goals) {
+			with = append(with, f[0])
+		}
+	}
+	return with, nil
 }
 
 // measure runs the benchmarks one package after the other, telling each

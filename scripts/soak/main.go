@@ -29,6 +29,7 @@ var steps = []step{
 	{"faults", "kill, full disk and failed fsync at every system call of each operation", []string{"./engine/storage", "-run", "^TestSystemFaults$", "-faults"}},
 	{"large", "1 GiB of chats and 10,000 attachments in 100 MiB of memory, cancelled and done", []string{"./engine/storage", "-run", "^TestLarge$", "-large", "1024", "-v"}},
 	{"relay", "1,000 idle tunnels from 50 addresses and 200 streams over 4 hosts", []string{"./engine/relay/server", "-run", "^TestLoad$", "-tunnels", "1000", "-streams", "200", "-v"}},
+	{"whole", "500 runs at once from 50 peers while keys, agents, the relay and the provider change", []string{"./engine", "-run", "^TestWhole$", "-hosts", "9", "-peers", "50", "-relayed", "6", "-runs", "10", "-rounds", "4", "-v"}},
 	{"stock", "the tests of databases with the driver's own crypto", []string{"-tags=sqlite_fts5,sqlite_json,osaurus_stockcrypto", "./engine/storage/..."}},
 }
 
