@@ -47,6 +47,7 @@ func NewServer(e *engine.Engine, stop func()) *Server {
 	s.relayOps()
 	s.approvalOps()
 	s.inviteOps()
+	s.profileOps()
 	return s
 }
 
