@@ -20,6 +20,7 @@ require (
 	github.com/schollz/progressbar/v3 v3.19.1 // long operations
 	github.com/segmentio/asm v1.2.1 // vectored base64
 	github.com/spf13/cobra v1.10.2 // the command line
+	github.com/spf13/pflag v1.0.9 // flags in the manual pages
 	github.com/tyler-smith/go-bip39 v1.1.0 // recovery words
 	golang.org/x/crypto v0.58.0 // ChaCha20-Poly1305, Argon2, Keccak
 	golang.org/x/net v0.60.0 // multicast sockets
@@ -33,7 +34,6 @@ require (
 require (
 	github.com/creack/pty v1.1.24 // terminals
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line
-	github.com/spf13/pflag v1.0.9 // every flag's help
 	go.uber.org/goleak v1.3.0 // no goroutine left behind
 	pgregory.net/rapid v1.3.0 // state-machine tests
 )

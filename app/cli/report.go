@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -96,7 +97,7 @@ const reportReadme = `A support archive of osaurus. Read it before you hand it o
   settings.json   settings, without the names of origins and relays
   storage.json    the stores: size, format and state
   log.jsonl       the last %d events of the security log
-  requests.jsonl  the last requests: when, which route, how they ended
+  requests.json   the last requests: when, which route, how they ended
 
 Left out everywhere: keys, prompts, answers, bodies, titles of chats, what is
 remembered, labels, where models run. Names of agents and hosts are numbered,
@@ -156,7 +157,7 @@ func (a *app) bundle(ctx context.Context, c *control.Client, now time.Time) ([]b
 			return documentOr(scrub.storage(st), err)
 		}},
 		{"log.jsonl", func() ([]byte, error) { return scrub.events(ctx, c) }},
-		{"requests.jsonl", func() ([]byte, error) {
+		{"requests.json", func() ([]byte, error) {
 			list, err := c.Requests(ctx)
 			return documentOr(scrub.requests(list), err)
 		}},
@@ -176,10 +177,10 @@ func (a *app) bundle(ctx context.Context, c *control.Client, now time.Time) ([]b
 			return nil, err
 		}
 	}
-	if err := t.Close(); err != nil {
+	if err := errors.Join(t.Close(), z.Close()); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), z.Close()
+	return out.Bytes(), nil
 }
 
 func document(v any) ([]byte, error) {

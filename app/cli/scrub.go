@@ -96,7 +96,7 @@ func (s *scrubber) text(text string) string {
 }
 
 // routeWords are the parts of a path that are ours; any other may be somebody's.
-var routeWords = regexp.MustCompile(`^(v1|health|agents|run|dispatch|tasks|memory|ingest|models|chat|completions|responses|messages|embeddings|secure|session|call|pair|pair-invite|pair-owner|challenge|api|tags|show|version|mcp|tools|openai|anthropic|ollama|generate|owner|redeem|invite|cancel|clarify|events|status|)$`)
+var routeWords = regexp.MustCompile(`^(v1|api|health|models|chat|completions|agents|run|dispatch|tasks|memory|ingest|pair|challenge|pair-invite|secure|session|call|admin|status|)$`)
 
 // route keeps the words of a path that belong to us and hides the others.
 func (s *scrubber) route(path string) string {
