@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build demo test check bench bench-check fuzz models soak clean
+.PHONY: run build demo test check bench bench-check fuzz models soak release layers clean
 
 run: build
 	@build/osaurus serve
@@ -36,5 +36,13 @@ models:
 soak:
 	@go run ./scripts/soak
 
+# Built twice in different folders and compared; written to dist/.
+release:
+	@go run ./scripts/release $(RELEASE)
+
+# The picture of the layers in resources/ARCHITECTURE.md.
+layers:
+	@go run ./scripts/layers
+
 clean:
-	@rm -rf build
+	@rm -rf build dist

@@ -77,14 +77,13 @@ func licencesOf(linked, dirs map[string]string) (licences, error) {
 			return nil, err
 		}
 		for _, name := range l.texts.names() {
-			if id := spdx(l.texts[name]); id != "" && !slices.Contains(l.ids, id) {
-				l.ids = append(l.ids, id)
-			}
+			l.ids = append(l.ids, spdx(l.texts[name])...)
 		}
 		if len(l.ids) == 0 {
 			return nil, fmt.Errorf("%s: no licence was recognised among %v", path, l.texts.names())
 		}
 		slices.Sort(l.ids)
+		l.ids = slices.Compact(l.ids)
 		all = append(all, l)
 	}
 	return all, nil
@@ -113,7 +112,7 @@ func (l *licence) collect(dir string) error {
 	})
 }
 
-// phrases tell licences apart; the first that matches counts.
+// phrases tell licences apart. One file may hold several.
 var phrases = []struct{ id, phrase string }{
 	{"Apache-2.0", "apache license version 2.0"},
 	{"MPL-2.0", "mozilla public license version 2.0"},
@@ -123,21 +122,23 @@ var phrases = []struct{ id, phrase string }{
 	{"BSD-3-Clause", "may be used to endorse or promote products derived from this software"},
 	{"BSD-3-Clause", "neither the name of"},
 	{"BSD-2-Clause", "redistributions in binary form must reproduce the above copyright notice"},
+	{"blessing", "in place of a legal notice, here is a blessing"},
 	{"CC0-1.0", "cc0 1.0 universal"},
 	{"Unlicense", "this is free and unencumbered software"},
 }
 
 var spaces = regexp.MustCompile(`[\s,]+`)
 
-// spdx names a licence by what it says; "" when it is none of those we know.
-func spdx(text []byte) string {
+// spdx names licences by what they say; none when it is none of those we know.
+func spdx(text []byte) (ids []string) {
 	plain := spaces.ReplaceAllString(strings.ToLower(string(text)), " ")
 	for _, p := range phrases {
-		if strings.Contains(plain, spaces.ReplaceAllString(p.phrase, " ")) {
-			return p.id
+		longer := p.id == "BSD-2-Clause" && slices.Contains(ids, "BSD-3-Clause")
+		if !longer && strings.Contains(plain, spaces.ReplaceAllString(p.phrase, " ")) {
+			ids = append(ids, p.id)
 		}
 	}
-	return ""
+	return ids
 }
 
 // text is one file with all of them.

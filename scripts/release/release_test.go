@@ -158,7 +158,7 @@ func TestSBOM(t *testing.T) {
 func TestLicences(t *testing.T) {
 	t.Parallel()
 	_, _, b := fresh(t)
-	for _, want := range []string{"\nfilippo.io/age v", "\nstd go", "\n" + sqlcipherModule + " v", "Zetetic", "The Go Authors"} {
+	for _, want := range []string{"\nfilippo.io/age v", "\nstd go", "\n" + sqlcipherModule + " v", "ZETETIC LLC", "The Go Authors"} {
 		if !bytes.Contains(b.licences, []byte(want)) {
 			t.Errorf("the licences lack %q", want)
 		}

@@ -18,6 +18,8 @@ var debian = []struct{ program, pkg string }{
 	{"strace", "strace"},
 	{"spin", "spin"},
 	{"redis-server", "redis-server"},
+	{"man", "man-db"},
+	{"systemd-analyze", "systemd"},
 }
 
 func installPackages(t *tally) error {
