@@ -1,7 +1,7 @@
 # Build tags that engine/storage insists on; flags of the caller are kept.
 export GOFLAGS := $(GOFLAGS) -tags=sqlite_fts5,sqlite_json
 
-.PHONY: run build app sandbox runsc image kernel demo test check bench bench-check fuzz models soak screenshots clean
+.PHONY: run build app sandbox runsc image kernel demo test check bench bench-check fuzz models soak screenshots release layers clean
 
 run: build
 	@build/osaurus serve
@@ -76,5 +76,13 @@ soak:
 screenshots:
 	@go run ./scripts/screenshots
 
+# Built twice in different folders and compared; written to dist/.
+release:
+	@go run ./scripts/release $(RELEASE)
+
+# The picture of the layers in resources/ARCHITECTURE.md.
+layers:
+	@go run ./scripts/layers
+
 clean:
-	@rm -rf build
+	@rm -rf build dist

@@ -26,6 +26,7 @@ require (
 	github.com/schollz/progressbar/v3 v3.19.1 // long operations
 	github.com/segmentio/asm v1.2.1 // vectored base64
 	github.com/spf13/cobra v1.10.2 // the command line
+	github.com/spf13/pflag v1.0.10 // flags in the manual pages
 	github.com/tyler-smith/go-bip39 v1.1.0 // recovery words
 	github.com/ulikunitz/xz v0.5.17 // archives of kernels
 	golang.org/x/crypto v0.58.0 // ChaCha20-Poly1305, Argon2, Keccak
@@ -49,7 +50,6 @@ require (
 	github.com/chromedp/chromedp v0.23.0 // the settings page in a browser
 	github.com/creack/pty v1.1.24 // terminals
 	github.com/rogpeppe/go-internal v1.16.0 // scripts of the command line
-	github.com/spf13/pflag v1.0.10 // every flag's help
 	go.uber.org/goleak v1.3.0 // no goroutine left behind
 	pgregory.net/rapid v1.3.0 // state-machine tests
 )

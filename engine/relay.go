@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -242,9 +243,9 @@ func (e *Engine) relayFindings() []Finding {
 		case relay.ServedElsewhere:
 			f = append(f, Finding{"relay", "warning", r.Name + " is reached on another device of yours", "That device took over its place at the relay. To have it here again, enable it again.", "osaurus relay enable " + strconv.Quote(r.Name)})
 		case relay.Failed:
-			f = append(f, Finding{"relay", "error", r.Name + " is not reached through the relay", r.Detail, "osaurus relay status"})
+			f = append(f, Finding{"relay", "error", r.Name + " is not reached through the relay", cmp.Or(r.Detail, "The relay does not say why."), "osaurus relay status"})
 		case relay.Connecting:
-			f = append(f, Finding{"relay", "warning", r.Name + " is not yet reached through the relay", r.Detail, "osaurus relay status"})
+			f = append(f, Finding{"relay", "warning", r.Name + " is not yet reached through the relay", cmp.Or(r.Detail, "It is being asked; that takes seconds when there is a network."), "osaurus relay status"})
 		case relay.Disconnected: // nothing serves
 		}
 	}

@@ -78,6 +78,9 @@ func (e *Engine) identityFindings(id identity.Status, err error) []Finding {
 	default:
 		f = append(f, Finding{ID: "identity", Level: "ok", Title: "The identity is there and its phrase was saved"})
 	}
+	if err == nil && id.State == identity.Ready && !e.Agents.Unlocked() {
+		f = append(f, Finding{"agents-locked", "error", "The agents' keys are not in memory", "The keystore did not give the master key at the start, so others get no answer. Start the host again when it does.", "osaurus serve"})
+	}
 	if d := e.Agents.Health().Drift; d.Any() {
 		f = append(f, Finding{"drift", "error", "Agents or keys do not belong to this identity", "Restore the phrase they belong to, repair forward, or reset.", "osaurus identity drift"})
 	}

@@ -68,7 +68,7 @@ func (a *app) hostCommands(root *cobra.Command) {
 		command("host", "stop", "Stop the running host", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error { return c.Stop(ctx) })
 		}),
-		a.settingsCommand(), a.providerCommand(), a.logCommand(),
+		a.settingsCommand(), a.providerCommand(), a.logCommand(), a.reportCommand(), a.profileCommand(),
 		command("host", "requests", "Show the last requests the host answered", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error {
 				list, err := c.Requests(ctx)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"osaurus/bridge/internal/plain"
 )
 
 // ErrUnavailable says that nobody in this session shows notifications.
@@ -22,8 +24,6 @@ const (
 	objectPath = "/org/freedesktop/Notifications"
 	// patience bounds one call of the service.
 	patience = 10 * time.Second
-	// MaxText bounds what is shown of a title or a text, in bytes.
-	MaxText = 1000
 )
 
 // urgent keeps a notification on the screen until it is closed.
@@ -95,7 +95,7 @@ func (n *Notifier) Show(ctx context.Context, notice Notice, answered func(action
 			actions = append(actions, a.ID, a.Label)
 		}
 	}
-	text := cut(notice.Text)
+	text := plain.Text(notice.Text)
 	if slices.Contains(n.capabilities, "body-markup") {
 		text = html.EscapeString(text)
 	}
@@ -111,25 +111,11 @@ func (n *Notifier) Show(ctx context.Context, notice Notice, answered func(action
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var id uint32
-	if err := n.call(ctx, "Notify", "Osaurus", uint32(0), "osaurus", cut(notice.Title), text, actions, hints, lasts).Store(&id); err != nil {
+	if err := n.call(ctx, "Notify", "Osaurus", uint32(0), "osaurus", plain.Text(notice.Title), text, actions, hints, lasts).Store(&id); err != nil {
 		return nil, fmt.Errorf("showing a notification: %w", err)
 	}
 	n.shown[id] = answered
 	return func() { n.remove(context.WithoutCancel(ctx), id) }, nil
-}
-
-// cut bounds a text and leaves out what would not show.
-func cut(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if len(s) > MaxText {
-		s = strings.ToValidUTF8(s[:MaxText], "") + "…"
-	}
-	return s
 }
 
 func (n *Notifier) remove(ctx context.Context, id uint32) {

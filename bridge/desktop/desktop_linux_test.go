@@ -17,6 +17,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"go.uber.org/goleak"
 
+	"osaurus/bridge/internal/plain"
 	"osaurus/engine/address"
 	"osaurus/engine/control"
 	"osaurus/engine/pairing"
@@ -220,12 +221,12 @@ func TestPlainService(t *testing.T) {
 	if n.Offers() {
 		t.Error("it offers buttons")
 	}
-	long := strings.Repeat("ü", MaxText)
+	long := strings.Repeat("ü", plain.MaxText)
 	if _, err := n.Show(t.Context(), Notice{Title: long, Text: "<b>", Actions: []Action{{"deny", "Deny"}}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	got := within(t, "shown", d.shown)
-	if len(got.actions) != 0 || got.text != "<b>" || got.title != strings.Repeat("ü", MaxText/2)+"…" || got.lasts != 0 {
+	if len(got.actions) != 0 || got.text != "<b>" || got.title != strings.Repeat("ü", plain.MaxText/2)+"…" || got.lasts != 0 {
 		t.Errorf("shown as %+v", got)
 	}
 }

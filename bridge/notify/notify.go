@@ -14,9 +14,10 @@ import "C"
 
 import (
 	"errors"
-	"strings"
 	"sync"
 	"unsafe"
+
+	"osaurus/bridge/internal/plain"
 )
 
 // ErrNoBundle says that the program runs outside an app bundle, where macOS
@@ -29,9 +30,6 @@ const (
 	Review = "review"
 	Deny   = "deny"
 )
-
-// MaxText bounds what is shown of a title or a text, in bytes.
-const MaxText = 1000
 
 // center is the one of this process, as macOS has it.
 var center struct {
@@ -61,25 +59,10 @@ func Start(reviewLabel, denyLabel string, chosen func(id, action string)) error 
 
 // strings2 passes copies of two strings to f and frees them when it returns.
 func strings2(a, b string, f func(a, b *C.char)) {
-	ca, cb := C.CString(clean(a)), C.CString(clean(b))
+	ca, cb := C.CString(plain.Text(a)), C.CString(plain.Text(b))
 	defer C.free(unsafe.Pointer(ca))
 	defer C.free(unsafe.Pointer(cb))
 	f(ca, cb)
-}
-
-// clean makes a text one that C and NSString take: whole UTF-8, no zero byte,
-// no controls, and not too long.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-	if len(s) > MaxText {
-		s = strings.ToValidUTF8(s[:MaxText], "") + "…"
-	}
-	return s
 }
 
 func started() bool {
@@ -98,7 +81,7 @@ func Show(id, title, text string, ask bool) error {
 	if ask {
 		asks = 1
 	}
-	body := C.CString(clean(text))
+	body := C.CString(plain.Text(text))
 	defer C.free(unsafe.Pointer(body))
 	strings2(id, title, func(id, title *C.char) { C.osr_notify_show(id, title, body, asks) })
 	return nil

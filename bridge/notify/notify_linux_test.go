@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"osaurus/bridge/internal/plain"
 )
 
 // TestNotices is one test: the centre is one for the process.
@@ -26,7 +28,7 @@ func TestNotices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	long := strings.Repeat("ü", MaxText)
+	long := strings.Repeat("ü", plain.MaxText)
 	for _, n := range []struct {
 		id, title, text string
 		ask             bool
@@ -35,7 +37,7 @@ func TestNotices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := fakeShown(), "1|first again||1\n2|second|"+long[:MaxText]+"…|0\n"; got != want {
+	if got, want := fakeShown(), "1|first again||1\n2|second|"+long[:plain.MaxText]+"…|0\n"; got != want {
 		t.Errorf("shown is %q", got)
 	}
 	Remove("2")

@@ -52,6 +52,11 @@ func (c *Client) send(ctx context.Context, op string, in any) (*http.Response, e
 	if err != nil {
 		return nil, err
 	}
+	return c.do(req)
+}
+
+// do sends a request and turns a refusal into an Error.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if errors.Is(err, ErrNoHost) {

@@ -48,6 +48,7 @@ func NewServer(e *engine.Engine, stop func()) *Server {
 	s.approvalOps()
 	s.inviteOps()
 	s.sandboxOps()
+	s.profileOps()
 	return s
 }
 

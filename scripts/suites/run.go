@@ -29,6 +29,8 @@ var debian = []struct{ program, pkg string }{
 	{"clang-19", "clang-19"},
 	{"/usr/include/dns_sd.h", "libavahi-compat-libdnssd-dev"},
 	{"/usr/include/GNUstep/Foundation/Foundation.h", "libgnustep-base-dev"},
+	{"man", "man-db"},
+	{"systemd-analyze", "systemd"},
 }
 
 func installPackages(t *tally) error {
