@@ -18,7 +18,7 @@ import (
 func Manual(date time.Time) map[string][]byte {
 	pages := map[string][]byte{}
 	each(documented(), func(c *cobra.Command) {
-		pages[page(c)+".1"] = manualPage(c, date)
+		pages[pageName(c)+".1"] = manualPage(c, date)
 	})
 	return pages
 }
@@ -64,13 +64,13 @@ func each(c *cobra.Command, f func(*cobra.Command)) {
 	}
 }
 
-func page(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
+func pageName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
 
 func manualPage(c *cobra.Command, date time.Time) []byte {
 	c.InitDefaultHelpFlag()
 	var b bytes.Buffer
-	fmt.Fprintf(&b, ".TH %s 1 %s %s\n", quote(strings.ToUpper(page(c))), quote(date.UTC().Format(time.DateOnly)), quote("osaurus "+Version))
-	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(page(c)), roff(c.Short))
+	fmt.Fprintf(&b, ".TH %s 1 %s %s\n", quote(strings.ToUpper(pageName(c))), quote(date.UTC().Format(time.DateOnly)), quote("osaurus "+Version))
+	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(pageName(c)), roff(c.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(c.UseLine()))
 	if c.Long != "" {
 		b.WriteString(".SH DESCRIPTION\n")
@@ -80,7 +80,7 @@ func manualPage(c *cobra.Command, date time.Time) []byte {
 		b.WriteString(".SH COMMANDS\n")
 		for _, sub := range subs {
 			if sub.IsAvailableCommand() {
-				fmt.Fprintf(&b, ".TP\n.BR %s (1)\n%s\n", roff(page(sub)), roff(sub.Short))
+				fmt.Fprintf(&b, ".TP\n.BR %s (1)\n%s\n", roff(pageName(sub)), roff(sub.Short))
 			}
 		}
 	}
@@ -91,7 +91,7 @@ func manualPage(c *cobra.Command, date time.Time) []byte {
 		verbatim(&b, c.Example)
 	}
 	if p := c.Parent(); p != nil {
-		fmt.Fprintf(&b, ".SH SEE ALSO\n.BR %s (1)\n", roff(page(p)))
+		fmt.Fprintf(&b, ".SH SEE ALSO\n.BR %s (1)\n", roff(pageName(p)))
 	} else {
 		b.WriteString(".SH EXIT STATUS\n")
 		verbatim(&b, exitCodes)
