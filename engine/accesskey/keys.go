@@ -92,19 +92,6 @@ func (k *Keys) Problem() error {
 	return k.noTemporary
 }
 
-// Reload reads the stores again, after a locked keystore was opened.
-func (k *Keys) Reload(ctx context.Context) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.loadLocked(ctx)
-	old := k.snap.Load()
-	k.publishLocked(old.master, old.agents)
-	if k.unreadable == nil {
-		k.sweepTemporaryLocked(ctx)
-	}
-	return k.unreadable
-}
-
 // SetAudiences says who this host is: the master and the agents with an
 // address. Keys for anybody else are refused from the next request on.
 func (k *Keys) SetAudiences(master address.Address, agents []address.Address) {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"regexp"
+	"strconv"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -32,7 +33,7 @@ const (
 	ownerLabel   = "Owner device – "
 )
 
-var deviceID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+var deviceID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,` + strconv.Itoa(MaxDeviceID) + `}$`)
 
 // OwnerDevice is a device of the owner that got a key for an agent.
 type OwnerDevice struct {

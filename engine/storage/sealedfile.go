@@ -3,7 +3,6 @@ package storage
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -114,19 +113,6 @@ func (d document) Read(parse func([]byte) error) error {
 // Write implements atomicfile.Document.
 func (d document) Write(content []byte) error {
 	return d.s.WriteSealed(context.Background(), d.rel, content)
-}
-
-// RemoveSealed deletes the file rel in either form.
-func (s *Storage) RemoveSealed(ctx context.Context, rel string) error {
-	if err := s.gate.enter(ctx); err != nil {
-		return err
-	}
-	defer s.gate.leave()
-	path := s.file(rel)
-	if !exists(filepath.Dir(path)) {
-		return nil
-	}
-	return errors.Join(s.disk.Remove(path+sealed.Ext), s.disk.Remove(path), s.disk.SyncDir(filepath.Dir(path)))
 }
 
 // sealedFile is a sealed file below the root.

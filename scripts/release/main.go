@@ -60,7 +60,7 @@ func main() {
 // versions is what Debian and a file name can both carry.
 var versions = regexp.MustCompile(`^[0-9][0-9A-Za-z.+~]*$`)
 
-func (o *options) run() error {
+func (o *options) run() (err error) {
 	src, err := headOf(".")
 	if err != nil {
 		return err
