@@ -235,6 +235,10 @@ func nextFor(code string) string {
 		return "osaurus relay enable AGENT"
 	case "storage_locked", "storage_key_missing", "store_corrupt", "store_missing", "store_unexpected_plaintext", "store_unsafe_path", "store_forward_version":
 		return "osaurus storage status"
+	case "sandbox_unavailable":
+		return "osaurus sandbox status"
+	case "artifact_damaged":
+		return "osaurus artifacts verify"
 	case "host_running":
 		return "osaurus stop, then the same command"
 	case "log_broken":
