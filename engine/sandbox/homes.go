@@ -30,7 +30,7 @@ const packed = ".osaurus-home"
 // never looks into the archive.
 const (
 	packHome   = "exec tar -czf - ."
-	unpackHome = "umask 077; tar -xzf " + packed + "; code=$?; rm -f " + packed + "; exit $code"
+	unpackHome = "tar -xpzf " + packed + "; code=$?; rm -f " + packed + "; exit $code"
 )
 
 // mounts reports whether homes lie on the host. What does not say so carries
