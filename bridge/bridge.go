@@ -12,17 +12,18 @@ import (
 )
 
 // Default returns the ports of this system: its keystore for new homes, its
-// DNS-SD responder where one runs, and what works everywhere in their place
-// otherwise.
+// DNS-SD responder where one runs, what it runs sandboxes with, and what works
+// everywhere in their place otherwise.
 func Default() engine.Ports {
 	p := Portable()
+	p.Sandbox = besideProgram
 	adapt(&p)
 	return p
 }
 
 // Portable returns the ports that work everywhere and touch nothing of the
 // person who runs them: the sealed-file keystore and the embedded mDNS
-// responder.
+// responder, and no sandbox.
 func Portable() engine.Ports {
 	name, err := os.Hostname()
 	if err != nil {

@@ -184,6 +184,9 @@ func classify(err error) (exit int, code, next string) {
 		}
 		return e.Exit, e.Code, nextFor(e.Code)
 	}
+	if _, ok := errors.AsType[exitError](err); ok {
+		return exitFailed, "command_failed", ""
+	}
 	switch {
 	case errors.Is(err, errConfirm):
 		return exitConfirm, "needs_confirmation", "the same command with --yes"
@@ -240,6 +243,10 @@ func nextFor(code string) string {
 		return "osaurus relay enable AGENT"
 	case "storage_locked", "storage_key_missing", "store_corrupt", "store_missing", "store_unexpected_plaintext", "store_unsafe_path", "store_forward_version":
 		return "osaurus storage status"
+	case "sandbox_unavailable":
+		return "osaurus sandbox diagnose, once that is there"
+	case "artifact_damaged":
+		return "osaurus artifacts verify"
 	case "host_running":
 		return "osaurus stop, then the same command"
 	case "log_broken":

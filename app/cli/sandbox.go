@@ -21,9 +21,21 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 		return command("", use, short, "", cobra.NoArgs, func(ctx context.Context, _ []string) error { return a.withHost(ctx, f) })
 	}
 	root.AddCommand(parent("host", "sandbox", "Where agents run commands",
-		plain("provision", "Verify and prepare what sandboxes boot from", func(ctx context.Context, c *control.Client) error { return c.SetUpSandbox(ctx) }),
+		plain("provision", "Verify and prepare what sandboxes boot from", func(ctx context.Context, c *control.Client) error {
+			if err := c.SetUpSandbox(ctx); err != nil {
+				return err
+			}
+			a.say("Sandboxes can start. Try the whole way:  osaurus sandbox diagnose")
+			return nil
+		}),
 		command("", "start AGENT", "Make an agent's sandbox ready, in the running host", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error { return c.StartSandbox(ctx, args[0]) })
+			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error {
+				if err := c.StartSandbox(ctx, args[0]); err != nil {
+					return err
+				}
+				a.say("%s has its sandbox. Run something in it:  osaurus sandbox exec %s -- COMMAND", args[0], sandbox.Quote(args[0]))
+				return nil
+			})
 		}),
 		command("", "stop [AGENT]", "Stop an agent's sandbox, or all; tokens end with it", "", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
 			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error { return c.StopSandbox(ctx, strings.Join(args, "")) })

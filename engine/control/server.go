@@ -191,7 +191,7 @@ var exits = map[fault.Code]int{
 	fault.NoMaster: exitLocked, fault.KeyNotFound: exitLocked, fault.KeystoreLocked: exitLocked, fault.HostIdentityUnavailable: exitLocked,
 	fault.StorageLocked: exitLocked, fault.StorageKeyMissing: exitLocked,
 	fault.StoreDamaged: exitIntegrity, fault.StoreMissing: exitIntegrity, fault.StorePlaintext: exitIntegrity,
-	fault.StateCorrupt: exitIntegrity, fault.KeystoreCorrupt: exitIntegrity,
+	fault.StateCorrupt: exitIntegrity, fault.KeystoreCorrupt: exitIntegrity, fault.ArtifactDamaged: exitIntegrity,
 	fault.NeedsConfirmation: exitConfirm, fault.ForeignPhrase: exitConfirm,
 }
 

@@ -130,6 +130,10 @@ const (
 	StorePlaintext      // a store on record as encrypted is plaintext
 	StoreUnsafePath     // a link, a folder or another person's file
 	StoreForwardVersion // written by a newer version
+
+	// Sandboxes.
+	SandboxUnavailable // what this machine lacks is in the text
+	ArtifactDamaged    // what a sandbox boots from is not what was pinned
 	codeCount
 )
 
@@ -244,6 +248,9 @@ var table = [codeCount]row{
 	StorePlaintext:      {"store_unexpected_plaintext", http.StatusInternalServerError, "a store on record as encrypted is plaintext", "", Local},
 	StoreUnsafePath:     {"store_unsafe_path", http.StatusInternalServerError, "a store's path is not a regular file of this user", "", Local},
 	StoreForwardVersion: {"store_forward_version", http.StatusInternalServerError, "a store was written by a newer version", "", Local},
+
+	SandboxUnavailable: {"sandbox_unavailable", http.StatusServiceUnavailable, "no sandbox can run on this machine", "", Local},
+	ArtifactDamaged:    {"artifact_damaged", http.StatusInternalServerError, "what sandboxes boot from is not what was pinned", "", Local},
 }
 
 func (c Code) row() row {

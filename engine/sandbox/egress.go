@@ -57,6 +57,9 @@ func Blocked(address string) bool {
 type Egress struct {
 	// Domains returns the patterns that are allowed now.
 	Domains func() []string
+	// Public reports whether every public host is allowed now, by name or by
+	// address; nil is never.
+	Public func() bool
 	// Lookup resolves a name to addresses.
 	Lookup func(ctx context.Context, host string) ([]string, error)
 	// Dial connects to an address and port, never to a name.
@@ -144,7 +147,7 @@ func (p *Egress) open(ctx context.Context, r *http.Request) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !AllowedHost(host, p.Domains()) {
+	if !AllowedHost(host, p.Domains()) && !(p.Public != nil && publicHost(host) && p.Public()) {
 		return nil, errHostRefused
 	}
 	ctx, cancel := context.WithTimeout(ctx, ConnectTimeout)
@@ -168,6 +171,17 @@ func (p *Egress) open(ctx context.Context, r *http.Request) (net.Conn, error) {
 		return nil, errConnectFails
 	}
 	return nil, errHostRefused
+}
+
+// publicHost reports whether a host can be one that everybody may ask for: an
+// address that is not blocked, or a name of two labels. What a name leads to is
+// looked at when it is resolved.
+func publicHost(host string) bool {
+	host = NormalHost(host)
+	if _, err := netip.ParseAddr(host); err == nil {
+		return !Blocked(host)
+	}
+	return ValidPattern(host) && host[0] != '*'
 }
 
 // target is host:port of CONNECT, or the authority of an absolute http URI.

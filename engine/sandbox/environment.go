@@ -21,8 +21,11 @@ const sharedKey = "shared"
 // environment is one running sandbox with its channel.
 type environment struct {
 	key     string
-	agentID string // "" in shared mode
-	network Network
+	agentID string  // "" in shared mode
+	network Network // as the settings have it
+	mounted bool    // homes lie on the host
+	homes   string  // where they are kept otherwise
+	kept    time.Time
 	sandbox Sandbox
 	guest   *Guest
 	cancel  context.CancelFunc // ends the channel
@@ -115,8 +118,16 @@ func (s *Service) provision(ctx context.Context, agentID string) error {
 		return err
 	}
 	defer release()
+	s.mu.Lock()
+	fresh := !e.users[name]
+	s.mu.Unlock()
 	if err := e.guest.AddUser(ctx, name, uid); err != nil {
 		return err
+	}
+	if fresh {
+		if err := s.restore(ctx, e, name); err != nil {
+			return err
+		}
 	}
 	_, err = s.tokens.Register(Identity{agentID, name, uid, e.sandbox.ID()}, func(t secret.Bytes) error { return e.guest.PutToken(ctx, name, t) })
 	if err != nil {
@@ -181,19 +192,30 @@ func (s *Service) start(ctx context.Context, key, agentID string) error {
 // boot starts the guest and waits for its control stream. A failure leaves no
 // guest, no channel and no token.
 func (s *Service) boot(ctx context.Context, d Driver, key, agentID string) (*environment, error) {
-	spec, err := s.spec(key, agentID)
+	dir, err := s.workspace(key)
 	if err != nil {
 		return nil, err
+	}
+	spec, mode, err := s.spec(agentID)
+	if err != nil {
+		return nil, err
+	}
+	mounted := mounts(d)
+	if mounted {
+		spec.Workspace = dir
 	}
 	box, err := d.Start(ctx, spec)
+	if errors.Is(err, ErrUnavailable) {
+		return nil, unavailable(d.Name(), err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	e := &environment{key: key, agentID: agentID, network: spec.Network, sandbox: box, served: make(chan struct{}), users: map[string]bool{}, used: s.c.Now()}
+	e := &environment{key: key, agentID: agentID, network: mode, mounted: mounted, homes: dir, kept: s.c.Now(), sandbox: box, served: make(chan struct{}), users: map[string]bool{}, used: s.c.Now()}
 	attached := make(chan *Guest, 1)
 	ch := &Channel{Sandbox: spec.ID, AgentID: agentID, Nonce: spec.Boot.Nonce, Listener: box.BridgeListener(), Bridge: s.Bridge, Control: func(c net.Conn) { attached <- NewGuest(c) }}
 	if spec.Network == NetworkProxy {
-		ch.Proxy = s.egress(agentID).Serve
+		ch.Proxy = s.egress(e).Serve
 	}
 	var serve context.Context
 	serve, e.cancel = context.WithCancel(context.Background())
@@ -212,44 +234,65 @@ func (s *Service) boot(ctx context.Context, d Driver, key, agentID string) (*env
 	return nil, errors.Join(err, s.end(context.WithoutCancel(ctx), e))
 }
 
-func (s *Service) spec(key, agentID string) (Spec, error) {
+// spec is how a sandbox is started. The guest of network "outbound" has
+// loopback alone as well, and a proxy that leads to every public host: no
+// driver routes what would reach this machine and its neighbours.
+func (s *Service) spec(agentID string) (Spec, Network, error) {
 	set := s.Settings()
 	mode := set.Mode(agentID == "" || s.Switch(agentID).Network)
 	id, err := s.newID(agentID)
 	if err != nil {
-		return Spec{}, err
+		return Spec{}, 0, err
 	}
 	nonce, err := s.newNonce()
 	if err != nil {
-		return Spec{}, err
-	}
-	dir, err := s.workspace(key)
-	if err != nil {
-		return Spec{}, err
+		return Spec{}, 0, err
 	}
 	if next := set.Reconcile(agentID == "" || s.Switch(agentID).Network); next.Network != set.Network {
 		if err := s.SetSettings(next); err != nil {
-			return Spec{}, err
+			return Spec{}, 0, err
 		}
 	}
-	return Spec{
-		ID: id, Boot: wire.Boot{Sandbox: id, Nonce: nonce, Proxy: mode == NetworkProxy}, Network: mode, CPUs: set.CPUs, MemoryMB: set.MemoryGB << 10, PIDs: GuestPIDs,
-		Workspace: dir, BestEffortLimits: set.Limits == "best-effort",
-	}, nil
+	spec := Spec{ID: id, Boot: wire.Boot{Sandbox: id, Nonce: nonce}, Network: mode, CPUs: set.CPUs, MemoryMB: set.MemoryGB << 10, PIDs: GuestPIDs, BestEffortLimits: set.Limits == "best-effort"}
+	if mode == NetworkOutbound {
+		spec.Network = NetworkProxy
+	}
+	spec.Boot.Proxy = spec.Network == NetworkProxy
+	return spec, mode, nil
 }
 
-// egress is the proxy of one agent: the owner's domains and those its plugins
-// declare, as they are when a request comes.
-func (s *Service) egress(agentID string) *Egress {
-	return &Egress{Lookup: s.c.Lookup, Dial: s.c.Dial, Domains: func() []string {
+// egress is the proxy of one sandbox: the owner's domains and those its
+// agent's plugins declare, as they are when a request comes, or every public
+// host.
+func (s *Service) egress(e *environment) *Egress {
+	return &Egress{Lookup: s.c.Lookup, Dial: s.c.Dial, Public: func() bool { return s.public(e) }, Domains: func() []string {
+		if e.agentID == "" {
+			return nil // nobody knows which agent's domains would count
+		}
 		patterns := s.Settings().Domains()
-		for _, r := range s.Plugins.List(agentID) {
+		for _, r := range s.Plugins.List(e.agentID) {
 			patterns = append(patterns, r.Domains()...)
 		}
 		return patterns
 	}, Log: func(event string, attrs ...slog.Attr) {
-		s.c.Log(event, append(attrs, slog.String("agent", agentID))...)
+		s.c.Log(event, append(attrs, slog.String("sandbox", e.sandbox.ID()), slog.String("agent", e.agentID))...)
 	}}
+}
+
+// public reports whether every public host is allowed now. The proxy does not
+// see which agent of a shared sandbox asks, so the switch of each counts.
+func (s *Service) public(e *environment) bool {
+	if e.network != NetworkOutbound {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range e.users {
+		if !s.Switch(s.users.agentOf(name)).Network {
+			return false
+		}
+	}
+	return true
 }
 
 // makeRoom stops the least recently used idle environment when there are as
@@ -323,7 +366,9 @@ func (s *Service) drop(ctx context.Context, e *environment) error {
 // end tears down: tokens first, so that nothing is answered any more.
 func (s *Service) end(ctx context.Context, e *environment) error {
 	s.tokens.RevokeSandbox(e.sandbox.ID())
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), StopTimeout)
+	ctx = context.WithoutCancel(ctx)
+	kept := s.keepAll(ctx, e)
+	ctx, cancel := context.WithTimeout(ctx, StopTimeout)
 	defer cancel()
 	if e.guest != nil {
 		_ = e.guest.Shutdown(ctx) // the driver kills what does not end
@@ -332,7 +377,7 @@ func (s *Service) end(ctx context.Context, e *environment) error {
 	err := e.sandbox.Stop(ctx)
 	e.cancel()
 	<-e.served
-	return err
+	return errors.Join(kept, err)
 }
 
 // Stop ends every environment and revokes every token.
@@ -351,8 +396,8 @@ func (s *Service) Stop(ctx context.Context) error {
 	return failed
 }
 
-// StopAgent ends an agent's own environment. In shared mode the agent is
-// unprovisioned instead.
+// StopAgent ends an agent's own environment. In shared mode its user ends
+// instead; its home comes back with the next command.
 func (s *Service) StopAgent(ctx context.Context, agentID string) error {
 	s.mu.Lock()
 	e := s.running[strings.ToUpper(agentID)]
@@ -360,18 +405,27 @@ func (s *Service) StopAgent(ctx context.Context, agentID string) error {
 	if e != nil {
 		return s.drop(ctx, e)
 	}
-	return s.unprovision(ctx, agentID)
+	return s.endUser(ctx, agentID, true)
 }
 
 // Unprovision ends an agent for good: token, file, processes, user and home.
 func (s *Service) Unprovision(ctx context.Context, agentID string) error {
-	if err := s.StopAgent(ctx, agentID); err != nil {
-		return err
+	agentID = strings.ToUpper(agentID)
+	s.mu.Lock()
+	e := s.running[agentID]
+	s.mu.Unlock()
+	var err error
+	if e != nil {
+		err = s.drop(ctx, e)
+	} else {
+		err = s.endUser(ctx, agentID, false)
 	}
-	return s.users.Forget(agentID)
+	return errors.Join(err, s.forgetHome(agentID, LinuxName(agentID)), s.users.Forget(agentID))
 }
 
-func (s *Service) unprovision(ctx context.Context, agentID string) error {
+// endUser ends an agent's user in the environment that it shares. A home that
+// was to be kept and could not be is a reason to end nothing but the token.
+func (s *Service) endUser(ctx context.Context, agentID string, keep bool) error {
 	name := LinuxName(agentID)
 	s.tokens.Revoke(name) // before the file: nothing is answered from here on
 	e, release, err := s.use(s.keyOf(agentID))
@@ -381,11 +435,18 @@ func (s *Service) unprovision(ctx context.Context, agentID string) error {
 	defer release()
 	s.mu.Lock()
 	there := e.users[name]
-	delete(e.users, name)
 	s.mu.Unlock()
 	if !there {
 		return nil
 	}
+	if keep {
+		if err := s.keep(ctx, e, name); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	delete(e.users, name)
+	s.mu.Unlock()
 	return e.guest.RemoveUser(ctx, name)
 }
 

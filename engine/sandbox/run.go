@@ -89,13 +89,17 @@ func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
 	if r.Plugin != "" {
 		c.Env = append(c.Env, "OSAURUS_PLUGIN="+r.Plugin)
 	}
-	return execute(ctx, e.guest, c, secrets)
+	done, err := execute(ctx, e.guest, c, secrets)
+	if err == nil {
+		s.keepSometimes(ctx, e, name)
+	}
+	return done, err
 }
 
 // proxyEnv names the proxy and holds no credential: the channel says whose
 // the requests are.
 func (s *Service) proxyEnv(e *environment) []string {
-	if e.network != NetworkProxy {
+	if e.network == NetworkNone {
 		return nil
 	}
 	const proxy = "http://127.0.0.1:3128"

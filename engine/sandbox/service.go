@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -188,11 +189,20 @@ func (s *Service) driver(ctx context.Context) (Driver, error) {
 			continue
 		}
 		if err := d.Available(ctx); err != nil {
-			return nil, fault.WithText(fault.Unsupported, "The sandbox driver "+d.Name()+" is not available: "+err.Error())
+			return nil, unavailable(d.Name(), err)
 		}
 		return d, s.sweep(ctx, d)
 	}
-	return nil, fault.WithText(fault.Unsupported, "There is no sandbox driver for this system.")
+	return nil, fault.WithText(fault.SandboxUnavailable, "There is no sandbox driver for this system.")
+}
+
+// unavailable says what keeps a driver from running. What is not as it was
+// pinned stays what it is.
+func unavailable(name string, err error) error {
+	if errors.Is(err, fault.ArtifactDamaged) {
+		return err
+	}
+	return fault.WithText(fault.SandboxUnavailable, "The sandbox driver "+name+" is not available: "+strings.TrimPrefix(err.Error(), ErrUnavailable.Error()+": "))
 }
 
 // sweep removes, once, what a killed host left behind.
@@ -216,7 +226,7 @@ func (s *Service) Setup(ctx context.Context) error {
 		return err
 	}
 	if err := d.Provision(ctx); err != nil {
-		return err
+		return unavailable(d.Name(), err)
 	}
 	next := s.Settings()
 	next.SetupComplete, next.ProvisionedBy = true, s.c.Version

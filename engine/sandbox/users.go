@@ -173,6 +173,13 @@ func (u *Users) Forget(agentID string) error {
 	return u.save(next)
 }
 
+// agentOf returns the agent of a linux name, "" when there is none.
+func (u *Users) agentOf(linuxName string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.m.Agents[linuxName].AgentID
+}
+
 // agents lists whose names were assigned.
 func (u *Users) agents() []string {
 	u.mu.Lock()

@@ -7,6 +7,8 @@ package artifact
 import (
 	"errors"
 	"fmt"
+
+	"osaurus/engine/fault"
 )
 
 // ErrIntegrity is in the chain of every error that says that something is not
@@ -35,10 +37,11 @@ func (r *refusal) Error() string {
 }
 
 func (r *refusal) Unwrap() []error {
+	shown := fault.WithText(fault.ArtifactDamaged, r.Error())
 	if r.cause == nil {
-		return []error{ErrIntegrity}
+		return []error{ErrIntegrity, shown}
 	}
-	return []error{ErrIntegrity, r.cause}
+	return []error{ErrIntegrity, shown, r.cause}
 }
 
 func refuse(what, format string, args ...any) error {

@@ -178,8 +178,9 @@ func (s *Store) takeMember(ctx context.Context, p Pin) error {
 	return atomicfile.SyncDir(filepath.Dir(s.Path(p)))
 }
 
-// copyMember finds a member, through links within the archive, or the first
-// kernel image where the member is one and is not there under its name.
+// copyMember writes a member of a verified archive to dest, through at most
+// three links within the archive. A pin names its member; nothing else of the
+// archive takes its place.
 func (s *Store) copyMember(archive Pin, member, dest string, limit int64) error {
 	for range 4 {
 		f, err := openRegular(s.Path(archive))

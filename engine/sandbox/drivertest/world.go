@@ -32,8 +32,9 @@ import (
 // World is a folder with everything drivers need, made once for a test binary:
 // a small image, pushed to a registry in this process and pulled by digest.
 type World struct {
-	Dir  string
-	Pins artifact.Pins
+	Dir     string
+	Pins    artifact.Pins
+	libexec string // "" is below Dir
 }
 
 // Platform is that of guests that this machine runs.
@@ -41,15 +42,34 @@ const Platform = "linux/" + runtime.GOARCH
 
 // Store opens the artifacts of a world.
 func (w World) Store() *artifact.Store {
-	return &artifact.Store{Dir: filepath.Join(w.Dir, "artifacts"), Libexec: filepath.Join(w.Dir, "libexec"), Pins: w.Pins}
+	libexec := w.libexec
+	if libexec == "" {
+		libexec = filepath.Join(w.Dir, "libexec")
+	}
+	return &artifact.Store{Dir: filepath.Join(w.Dir, "artifacts"), Libexec: libexec, Pins: w.Pins}
 }
 
-var world = sync.OnceValues(makeWorld)
+var (
+	world     = sync.OnceValues(makeWorld)
+	realWorld = sync.OnceValues(makeRealWorld)
+)
 
 // NewWorld returns the world of this test binary.
 func NewWorld(t testing.TB) World {
 	t.Helper()
-	w, err := world()
+	return orSkip(t, world)
+}
+
+// NewRealWorld returns one whose image has the programs that ship, beside the
+// stand-in's world.
+func NewRealWorld(t testing.TB) World {
+	t.Helper()
+	return orSkip(t, realWorld)
+}
+
+func orSkip(t testing.TB, of func() (World, error)) World {
+	t.Helper()
+	w, err := of()
 	if skip, ok := errors.AsType[missing](err); ok {
 		t.Skip(string(skip))
 	}
@@ -70,11 +90,7 @@ const Busybox = "/bin/busybox"
 func makeWorld() (w World, err error) {
 	if *worldDir != "" { // another process of this test made it
 		w.Dir = *worldDir
-		raw, err := os.ReadFile(filepath.Join(w.Dir, "pins.json"))
-		if err != nil {
-			return w, err
-		}
-		return w, json.Unmarshal(raw, &w.Pins)
+		return w, w.readPins()
 	}
 	busybox, err := os.ReadFile(Busybox)
 	if err != nil {
@@ -84,30 +100,88 @@ func makeWorld() (w World, err error) {
 		return w, err
 	}
 	made = w.Dir
-	standin, err := buildStandin(w.Dir)
+	standin, err := buildGuest(w.Dir, "osaurus/engine/sandbox/drivertest/standin")
 	if err != nil {
 		return w, err
 	}
-	ix, err := image.Build(Platform, image.Rootfs(image.Parts{Busybox: busybox, Applets: Applets, Guest: standin, Host: standin}))
-	if err != nil {
-		return w, err
-	}
-	if err := ix.Write(filepath.Join(w.Dir, "built")); err != nil {
-		return w, err
-	}
-	if err := w.pull(ix.Digest); err != nil {
+	if err := w.put(image.Rootfs(image.Parts{Busybox: busybox, Applets: Applets, Guest: standin, Host: standin})); err != nil {
 		return w, err
 	}
 	return w, w.addRunsc()
 }
 
+// realDir is the real world's folder in the stand-in's.
+const realDir = "real"
+
+func makeRealWorld() (w World, err error) {
+	below, err := world()
+	if err != nil {
+		return w, err
+	}
+	w.Dir, w.libexec = filepath.Join(below.Dir, realDir), filepath.Join(below.Dir, "libexec")
+	if *worldDir != "" {
+		return w, w.readPins()
+	}
+	if err := os.Mkdir(w.Dir, 0o700); err != nil {
+		return w, err
+	}
+	p := image.Parts{Applets: append(strings.Fields("env gzip sed setsid tar tr wget"), Applets...)}
+	if p.Busybox, err = os.ReadFile(Busybox); err != nil {
+		return w, err
+	}
+	if p.Guest, err = buildGuest(w.Dir, "osaurus/app/osaurus-guest"); err != nil {
+		return w, err
+	}
+	if p.Host, err = buildGuest(w.Dir, "osaurus/app/osaurus-host"); err != nil {
+		return w, err
+	}
+	probe, err := buildGuest(w.Dir, "osaurus/engine/sandbox/drivertest/probe")
+	if err != nil {
+		return w, err
+	}
+	if err := w.put(append(image.Rootfs(p), image.Entry{Name: "usr/local/bin/probe", Mode: 0o755, Body: probe})); err != nil {
+		return w, err
+	}
+	for _, pin := range below.Pins {
+		if pin.Name != artifact.SandboxImage {
+			w.Pins = append(w.Pins, pin)
+		}
+	}
+	return w, w.writePins()
+}
+
+func (w *World) readPins() error {
+	raw, err := os.ReadFile(filepath.Join(w.Dir, "pins.json"))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(raw, &w.Pins)
+}
+
+func (w *World) writePins() error {
+	raw, err := json.Marshal(w.Pins)
+	return errors.Join(err, os.WriteFile(filepath.Join(w.Dir, "pins.json"), raw, 0o600))
+}
+
+// put builds an image and has it pulled.
+func (w *World) put(root []image.Entry) error {
+	ix, err := image.Build(Platform, root)
+	if err != nil {
+		return err
+	}
+	if err := ix.Write(filepath.Join(w.Dir, "built")); err != nil {
+		return err
+	}
+	return w.pull(ix.Digest)
+}
+
 // Applets are the commands of the image the suite uses.
 var Applets = strings.Fields("[ cat chmod chown cp dd echo false grep head id ip kill ln ls mkdir mknod mount mv nc ps rm sh sleep stat test touch true wc")
 
-// buildStandin compiles the first process of the image.
-func buildStandin(dir string) ([]byte, error) {
-	out := filepath.Join(dir, "standin")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "osaurus/engine/sandbox/drivertest/standin")
+// buildGuest compiles a program of the image.
+func buildGuest(dir, program string) ([]byte, error) {
+	out := filepath.Join(dir, filepath.Base(program))
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, errors.New(string(text))
@@ -171,8 +245,7 @@ func (w *World) addRunsc() error {
 	} else if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	raw, jsonErr := json.Marshal(w.Pins)
-	return errors.Join(err, jsonErr, os.WriteFile(filepath.Join(w.Dir, "pins.json"), raw, 0o600))
+	return errors.Join(err, w.writePins())
 }
 
 // root is the top of the module.

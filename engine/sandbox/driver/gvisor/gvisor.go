@@ -92,7 +92,7 @@ func (d *Driver) Provision(ctx context.Context) error {
 		return fmt.Errorf("gvisor: %w", err)
 	}
 	if err := d.o.Artifacts.Pull(ctx, pin); err != nil {
-		return fmt.Errorf("gvisor: %w", err)
+		return absent(err)
 	}
 	return d.Available(ctx)
 }
@@ -103,11 +103,8 @@ func (d *Driver) bundles() string { return filepath.Join(d.o.State, "run") }
 // runsc makes a command of the verified program (decisions D17).
 func (d *Driver) runsc(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	path, err := d.o.Artifacts.File(artifact.Runsc, d.o.Platform)
-	if errors.Is(err, artifact.ErrAbsent) || errors.Is(err, artifact.ErrPin) {
-		return nil, fmt.Errorf("%w: gvisor: %w (make sandbox builds it)", sandbox.ErrUnavailable, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("gvisor: %w", err)
+		return nil, absent(err)
 	}
 	flags := []string{"--root=" + d.runs(), "--platform=systrap", "--network=none", "--host-uds=open", "--overlay2=root:memory"}
 	if d.rootless {
@@ -121,6 +118,14 @@ func (d *Driver) runsc(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
+// absent tells what has not been built from what differs from its pin.
+func absent(err error) error {
+	if errors.Is(err, artifact.ErrAbsent) || errors.Is(err, artifact.ErrPin) {
+		return fmt.Errorf("%w: gvisor: %w (make sandbox builds it)", sandbox.ErrUnavailable, err)
+	}
+	return fmt.Errorf("gvisor: %w", err)
+}
+
 // Start implements sandbox.Driver.
 func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
 	limited := !d.rootless && cgroupsUsable()
@@ -129,7 +134,7 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 	}
 	img, err := d.o.Artifacts.Image(artifact.SandboxImage, d.o.Platform)
 	if err != nil {
-		return nil, fmt.Errorf("gvisor: %w", err)
+		return nil, absent(err)
 	}
 	if err := errors.Join(atomicfile.MkdirAll(d.runs()), atomicfile.MkdirAll(d.bundles())); err != nil {
 		return nil, fmt.Errorf("gvisor: %w", err)

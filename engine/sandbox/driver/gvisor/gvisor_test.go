@@ -39,16 +39,50 @@ func TestRoot(t *testing.T) {
 	drivertest.Run(t, drivertest.Subject{Open: open, Transport: transport, PID: pid, Workspace: true, Limited: cgroupsUsable()})
 }
 
-const nobody = 65534
-
-// TestRootless runs the suite as an ordinary user: as itself, or as root in a
-// process of another user.
-func TestRootless(t *testing.T) {
+// TestService is the bridge from inside, through the programs that ship, with a
+// sandbox for each agent and with one for all.
+func TestService(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		drivertest.Run(t, drivertest.Subject{Open: open, Transport: transport, PID: pid})
+		t.Skip("needs root: cgroups and mounted workspaces")
+	}
+	service(t, drivertest.Subject{Open: open, Workspace: true, Limited: cgroupsUsable()})
+}
+
+func service(t *testing.T, subject drivertest.Subject) {
+	t.Helper()
+	for name, perAgent := range map[string]bool{"per agent": true, "shared": false} {
+		t.Run(name, func(t *testing.T) { drivertest.RunService(t, subject, perAgent, false) })
+	}
+}
+
+// TestRootless runs the suite as an ordinary user.
+func TestRootless(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		asNobody(t)
 		return
 	}
+	drivertest.Run(t, drivertest.Subject{Open: open, Transport: transport, PID: pid})
+}
+
+// TestServiceRootless is TestService as an ordinary user, who has no workspace
+// on the host: homes are carried.
+func TestServiceRootless(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		drivertest.NewRealWorld(t)
+		asNobody(t)
+		return
+	}
+	service(t, drivertest.Subject{Open: open})
+}
+
+const nobody = 65534
+
+// asNobody runs the test in a process of another user.
+func asNobody(t *testing.T) {
+	t.Helper()
 	w := drivertest.NewWorld(t)
 	dir, err := os.MkdirTemp("", "osrn")
 	if err != nil {
@@ -70,7 +104,7 @@ func TestRootless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-test.run=^TestRootless$", "-test.v", "-test.timeout=10m", "-"+drivertest.WorldFlag+"="+copied)
+	cmd := exec.Command(program, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=10m", "-"+drivertest.WorldFlag+"="+copied)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=/tmp"}
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}

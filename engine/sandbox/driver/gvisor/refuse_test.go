@@ -138,19 +138,19 @@ func TestLeftNamesOnlyOurs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"osr-b_sandbox:osr-b.state", "osr-b_sandbox:osr-b.lock", "x_sandbox:x.state"} {
+	for _, name := range []string{"osr-b_sandbox:osr-b.state", "osr-b_sandbox:osr-b.lock", "runsc-osr-b.sock", "runsc-osr-c.sock", "x_sandbox:x.state", "runsc-x.sock"} {
 		if err := os.WriteFile(filepath.Join(state, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ids, err := left(bundles, state)
-	if err != nil || strings.Join(ids, " ") != "osr- osr-a osr-b" {
+	if err != nil || strings.Join(ids, " ") != "osr- osr-a osr-b osr-c" {
 		t.Errorf("%q, %v", ids, err)
 	}
 	if err := removeState(state, "osr-b"); err != nil {
 		t.Fatal(err)
 	}
-	if names, _ := os.ReadDir(state); len(names) != 1 {
+	if names, _ := os.ReadDir(state); len(names) != 3 {
 		t.Errorf("left %v", names)
 	}
 	if ids, err := left(filepath.Join(bundles, "none"), filepath.Join(state, "none")); err != nil || len(ids) != 0 {

@@ -60,8 +60,12 @@ func left(bundles, state string) ([]string, error) {
 			return nil, err
 		}
 		for _, n := range names {
-			// runsc keeps "<id>_sandbox:<id>.state" and ".lock" of each.
+			// runsc keeps "<id>_sandbox:<id>.state" and ".lock" of each, and
+			// leaves the socket that it was commanded by.
 			id, _, _ := strings.Cut(n.Name(), "_sandbox:")
+			if socket, ok := strings.CutPrefix(id, "runsc-"); ok {
+				id = strings.TrimSuffix(socket, ".sock")
+			}
 			if validID(id) {
 				found[id] = true
 			}
@@ -77,7 +81,7 @@ func removeState(state, id string) error {
 		return nil
 	}
 	for _, n := range names {
-		if strings.HasPrefix(n.Name(), id+"_sandbox:") {
+		if strings.HasPrefix(n.Name(), id+"_sandbox:") || n.Name() == "runsc-"+id+".sock" {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(state, n.Name())))
 		}
 	}

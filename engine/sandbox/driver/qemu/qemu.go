@@ -98,10 +98,18 @@ func (d *Driver) Available(ctx context.Context) error {
 		return fmt.Errorf("%w: qemu: it does not run: %s", sandbox.ErrUnavailable, clip(out))
 	}
 	_, err = d.kernel()
-	if errors.Is(err, artifact.ErrAbsent) || errors.Is(err, artifact.ErrPin) {
-		return fmt.Errorf("%w: qemu: the kernel: %w", sandbox.ErrUnavailable, err)
+	if err != nil {
+		return absent(err)
 	}
-	return err
+	return nil
+}
+
+// absent tells what has not been built from what differs from its pin.
+func absent(err error) error {
+	if errors.Is(err, artifact.ErrAbsent) || errors.Is(err, artifact.ErrPin) {
+		return fmt.Errorf("%w: qemu: %w (make sandbox kernel builds it)", sandbox.ErrUnavailable, err)
+	}
+	return fmt.Errorf("qemu: %w", err)
 }
 
 // Provision implements sandbox.Driver.
@@ -119,7 +127,7 @@ func (d *Driver) Provision(ctx context.Context) error {
 			err = d.o.Artifacts.Pull(ctx, pin)
 		}
 		if err != nil {
-			return fmt.Errorf("qemu: %w", err)
+			return absent(err)
 		}
 	}
 	return d.Available(ctx)

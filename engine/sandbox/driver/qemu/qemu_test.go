@@ -103,6 +103,14 @@ func TestEmulated(t *testing.T) {
 	drivertest.Run(t, drivertest.Subject{Open: open, Transport: portDevice, PID: pid, Limited: true})
 }
 
+// TestService is the bridge from inside an emulated machine, as far as its
+// speed allows.
+func TestService(t *testing.T) {
+	t.Parallel()
+	kernelOrSkip(t)
+	drivertest.RunService(t, drivertest.Subject{Open: open, Limited: true}, true, true)
+}
+
 // TestDamagedKernelDoesNotBoot changes kernel and modules by a bit: nothing is
 // started, and the file stays.
 func TestDamagedKernelDoesNotBoot(t *testing.T) {
