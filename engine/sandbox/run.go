@@ -83,13 +83,18 @@ func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
 		return Result{}, err
 	}
 	defer secrets.Destroy()
+	hidden, err := s.Secrets.CollectAll(ctx, r.AgentID)
+	if err != nil {
+		return Result{}, err
+	}
+	defer hidden.Destroy()
 	c := Shell(name, r.Line)
 	c.Dir, c.Idle = dir, r.Idle
 	c.Env = append(secrets.Environment(), s.proxyEnv(e)...)
 	if r.Plugin != "" {
 		c.Env = append(c.Env, "OSAURUS_PLUGIN="+r.Plugin)
 	}
-	return execute(ctx, e.guest, c, secrets)
+	return execute(ctx, e.guest, c, hidden)
 }
 
 // proxyEnv names the proxy and holds no credential: the channel says whose

@@ -195,7 +195,7 @@ func (s *Service) inGuest(ctx context.Context, agentID string, f func(*Guest, Co
 		return err
 	}
 	defer release()
-	secrets, err := s.Secrets.Collect(ctx, agentID, "")
+	secrets, err := s.Secrets.CollectAll(ctx, agentID)
 	if err != nil {
 		return err
 	}

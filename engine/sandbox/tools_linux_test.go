@@ -34,6 +34,11 @@ func TestTools(t *testing.T) {
 	if err := s.Secrets.Set(ctx, agentA, "", "API_KEY", secret.New([]byte(value))); err != nil {
 		t.Fatal(err)
 	}
+	for agent, value := range map[string]string{agentA: "plugin-value", agentB: "value-of-another"} {
+		if err := s.Secrets.Set(ctx, agent, "plug", "DEEP", secret.New([]byte(value))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	home := Home(LinuxName(agentA))
 	ok := func(tool, result string) string {
 		return `{"ok":true,"result":{` + result + `},"tool":"` + tool + `"}`
@@ -68,6 +73,8 @@ func TestTools(t *testing.T) {
 		{ToolSecretSet, `{"name":"FRESH","value":"new-value"}`, ok(ToolSecretSet, `"name":"FRESH","set":true`)},
 		{ToolSecretSet, `{"name":"API_KEY","value":"another"}`, failed(ToolSecretSet, "rejected", "name", "This secret is set already. The owner changes it.")},
 		{ToolSecretSet, `{"name":"EMPTY","value":""}`, failed(ToolSecretSet, "invalid_args", "value", "value is text of 1 to 65536 bytes without NUL")},
+		{ToolExec, `{"command":"echo $DEEP; OSAURUS_PLUGIN=plug osaurus-host secrets get DEEP | tee deep; echo value-of-another"}`, ok(ToolExec, `"exit_code":0,"stderr":"","stdout":"\n[REDACTED:DEEP]\nvalue-of-another\n"`)},
+		{ToolReadFile, `{"path":"deep"}`, ok(ToolReadFile, `"bytes":13,"content":"[REDACTED:DEEP]\n","path":"`+home+`/deep"`)},
 		{ToolExec, `{"command":"echo $FRESH"}`, ok(ToolExec, `"exit_code":0,"stderr":"","stdout":"[REDACTED:FRESH]\n"`)},
 	} {
 		if got := s.CallTool(ctx, agentA, c.tool, []byte(c.arguments)); got != c.want {
