@@ -247,7 +247,7 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	if e.Memory, err = memory.New(e.Storage, p.Now); err != nil {
 		return err
 	}
-	if e.Runner, err = runner.New(runner.Config{Endpoint: e.endpoint, Chats: history{e.Chats}, Tasks: e.Storage.Document("tasks.json"), Now: p.Now, Rand: p.Rand, Log: p.Logger}); err != nil {
+	if e.Runner, err = runner.New(runner.Config{Endpoint: e.endpoint, Chats: history{e.Chats}, Tools: guestTools{e}, Tasks: e.Storage.Document("tasks.json"), Now: p.Now, Rand: p.Rand, Log: p.Logger}); err != nil {
 		return err
 	}
 	e.Approval = pairing.NewQueue(p.Now, p.Rand)

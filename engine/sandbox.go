@@ -123,3 +123,27 @@ func (m guestMemory) Query(ctx context.Context, agentID, text string, limit int)
 func (m guestMemory) Store(ctx context.Context, agentID, content string, salience float64, tag string) error {
 	return m.e.Memory.Pin(ctx, agentID, content, salience, tag)
 }
+
+// guestTools are the sandbox's tools as agents' runs use them.
+type guestTools struct{ e *Engine }
+
+var _ runner.Tools = guestTools{}
+
+// List implements runner.Tools.
+func (t guestTools) List(ctx context.Context, agentID string) []runner.Tool {
+	var all []runner.Tool
+	for _, one := range t.e.Sandbox.Tools(ctx, agentID) {
+		all = append(all, runner.Tool{Name: one.Name, Description: one.Description, Parameters: one.Parameters})
+	}
+	return all
+}
+
+// Call implements runner.Tools.
+func (t guestTools) Call(ctx context.Context, agentID, name string, arguments []byte) string {
+	return t.e.Sandbox.CallTool(ctx, agentID, name, arguments)
+}
+
+// Kept implements runner.Tools.
+func (guestTools) Kept(name string, arguments []byte) []byte {
+	return sandbox.KeptArguments(name, arguments)
+}

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +20,9 @@ import (
 	"osaurus/engine/runner"
 	"osaurus/engine/sandbox"
 	"osaurus/engine/sandbox/wire"
+	"osaurus/engine/secret"
+	"osaurus/engine/settings"
+	"osaurus/engine/storage/chats"
 )
 
 // scripted is a guest that the test itself plays: it says yes to every
@@ -29,6 +34,8 @@ type scripted struct {
 	token string
 	l     net.Listener
 	done  chan struct{}
+
+	output func(wire.Request) []byte // what a command prints; nil is nothing
 }
 
 func (g *scripted) Name() string                    { return "scripted" }
@@ -74,9 +81,15 @@ func (g *scripted) Start(_ context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 			case wire.TokenPut:
 				g.token = string(r.Token)
 			}
-			raw, _ := json.Marshal(wire.Reply{ID: r.ID, OK: true})
-			if _, err := c.Write(append(raw, '\n')); err != nil {
-				return
+			replies := []wire.Reply{{ID: r.ID, OK: true}}
+			if r.Op == wire.Exec && g.output != nil {
+				replies = []wire.Reply{{ID: r.ID, OK: true, More: true, Stream: 1, Data: g.output(r)}, {ID: r.ID, OK: true}}
+			}
+			for _, reply := range replies {
+				raw, _ := json.Marshal(reply)
+				if _, err := c.Write(append(raw, '\n')); err != nil {
+					return
+				}
 			}
 		}
 	}()
@@ -170,5 +183,95 @@ func TestSandboxServices(t *testing.T) {
 	<-g.done
 	if e.Sandbox.Running(mine.ID) {
 		t.Error("the sandbox of a deleted agent runs")
+	}
+}
+
+// TestRunUsesTheSandbox: a run has the tools of its agent's sandbox when the
+// owner switched them on, and is as it was when not.
+func TestRunUsesTheSandbox(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "osg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	var bodies []string
+	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		bodies = append(bodies, string(raw))
+		delta := `{"content":"Done."},"finish_reason":"stop"`
+		if strings.Contains(string(raw), `"tools":`) && !strings.Contains(string(raw), `"role":"tool"`) {
+			delta = `{"tool_calls":[{"index":0,"id":"c1","function":{"name":"sandbox_exec","arguments":"{\"command\":\"echo $API_KEY\"}"}}]},"finish_reason":"tool_calls"`
+		}
+		fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":%s}]}\n\ndata: [DONE]\n\n", delta)
+	}))
+	t.Cleanup(model.Close)
+	g, p := &scripted{dir: dir}, ports()
+	p.Sandbox = g.drivers
+	g.output = func(r wire.Request) []byte {
+		if i := slices.IndexFunc(r.Env, func(v string) bool { return strings.HasPrefix(v, "API_KEY=") }); i >= 0 {
+			return []byte(r.Argv[2] + " gives " + r.Env[i])
+		}
+		return nil
+	}
+	e := openHost(t, p, engine.Config{Home: t.TempDir()})
+	t.Cleanup(func() {
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx := t.Context()
+	if _, err := e.FirstStart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.UseProvider(ctx, settings.Provider{BaseURL: model.URL, Model: "m"}, secret.Bytes{}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := e.Agents.Create(ctx, agents.Draft{Name: "Worker"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Sandbox.Secrets.Set(ctx, a.ID, "", "API_KEY", secret.New([]byte("planted-value"))); err != nil {
+		t.Fatal(err)
+	}
+	run := func() string {
+		bodies = nil
+		req, err := runner.ParseRequest([]byte(`{"messages":[{"role":"user","content":"go"}],"session_id":"s"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		admitted, err := e.Runner.Admit(ctx, runner.Caller{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		if err := admitted.Stream(a, req, func(event []byte, _ bool) error { _, err := out.Write(event); return err }); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	if out := run(); strings.Contains(out, "osaurus_agent_tool") || len(bodies) != 1 || strings.Contains(bodies[0], "sandbox") || e.Sandbox.Running(a.ID) {
+		t.Errorf("switched off: %s\n%s", bodies, out)
+	}
+	on := sandbox.DefaultAutonomousExec()
+	on.Enabled = true
+	if err := e.Sandbox.SetSwitch(a.ID, on); err != nil {
+		t.Fatal(err)
+	}
+	out := run()
+	for _, want := range []string{`"choices":[],"osaurus_agent_tool":{"name":"sandbox_exec","phase":"started"}`, `"osaurus_agent_tool":{"name":"sandbox_exec","phase":"finished"}`, `"content":"Done."`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %s in\n%s", want, out)
+		}
+	}
+	if len(bodies) != 2 || !strings.Contains(bodies[1], `echo $API_KEY gives API_KEY=[REDACTED:API_KEY]`) || strings.Contains(bodies[1]+out, "planted-value") || strings.Contains(out, "echo") {
+		t.Errorf("%q\n%s", bodies, out)
+	}
+	turns, err := e.Chats.Last(ctx, chats.Session{PluginID: chats.PluginHTTP, ExternalKey: "//s", AgentID: a.ID, Source: chats.SourceHTTP}, 10)
+	if err != nil || len(turns) != 4 || turns[3].Content != "Done." {
+		t.Errorf("kept %+v, %v", turns, err)
 	}
 }

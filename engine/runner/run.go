@@ -33,6 +33,7 @@ type Config struct {
 	// Endpoint returns the confirmed provider; a zero BaseURL means none.
 	Endpoint func(ctx context.Context) (Endpoint, error)
 	Chats    Chats
+	Tools    Tools               // nil gives agents no tools
 	Tasks    atomicfile.Document // tasks.json; nil keeps ownership in memory only
 	Now      func() time.Time
 	Rand     io.Reader
@@ -198,7 +199,7 @@ func (r *Runner) complete(ctx context.Context, who Caller, a agents.Agent, req R
 	if err := w.choices(`[{"delta":{"content":"","role":"assistant"},"finish_reason":null,"index":0}]`, true); err != nil {
 		return err
 	}
-	if err := source(ctx, w.pass(req.Usage)); err != nil {
+	if err := source(ctx, w); err != nil {
 		return err
 	}
 	if err := w.finish(); err != nil {
@@ -219,9 +220,9 @@ func (r *Runner) history(ctx context.Context, s Scope) ([]Message, error) {
 }
 
 // source returns what streams the answer: the provider or the echo model.
-func (r *Runner) source(ctx context.Context, a agents.Agent, req Request, history []Message) (func(context.Context, func(chunk, bool) error) error, string, error) {
+func (r *Runner) source(ctx context.Context, a agents.Agent, req Request, history []Message) (func(context.Context, *writer) error, string, error) {
 	if req.Model == Echo {
-		return func(ctx context.Context, each func(chunk, bool) error) error { return echo(ctx, req.Messages, each) }, Echo, nil
+		return func(ctx context.Context, w *writer) error { return echo(ctx, req.Messages, w.pass(req.Usage)) }, Echo, nil
 	}
 	e, err := r.c.Endpoint(ctx)
 	if err != nil {
@@ -234,11 +235,16 @@ func (r *Runner) source(ctx context.Context, a agents.Agent, req Request, histor
 	if err != nil {
 		return nil, "", err
 	}
-	body, err := req.upstream(model, withContext(a, history, req), true)
+	messages := withContext(a, history, req)
+	if offered := r.offer(ctx, a, req); len(offered) > 0 {
+		s := &rounds{tools: r.c.Tools, offered: offered, endpoint: e, agentID: a.ID, req: req, model: model, messages: messages, log: r.c.Log}
+		return s.stream, model, nil
+	}
+	body, err := req.upstream(model, messages, true)
 	if err != nil {
 		return nil, "", err
 	}
-	return func(ctx context.Context, each func(chunk, bool) error) error { return e.stream(ctx, body, each) }, model, nil
+	return func(ctx context.Context, w *writer) error { return e.stream(ctx, body, w.pass(req.Usage)) }, model, nil
 }
 
 // withContext puts the agent's system prompt and the stored turns before the

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"osaurus/engine/fault"
+	"osaurus/engine/internal/canonjson"
 )
 
 // writer turns chunks into events. Its lock keeps pings from cutting into one.
@@ -21,6 +22,8 @@ type writer struct {
 	answer   strings.Builder
 	finished bool
 	usage    json.RawMessage
+	spent    json.RawMessage // the usage of the rounds before
+	calls    *toolCalls      // nil passes tool calls on to the caller
 }
 
 func (w *writer) send(event []byte, flush bool) error {
@@ -91,6 +94,12 @@ func (w *writer) pass(usage bool) func(chunk, bool) error {
 			if ch.Delta.Content != nil {
 				w.answer.WriteString(*ch.Delta.Content)
 			}
+			if w.calls != nil {
+				var err error
+				if raw, err = w.calls.take(&ch, raw); err != nil {
+					return fault.New(fault.ProviderFailed, err)
+				}
+			}
 			if ch.Finish == nil && ch.empty() {
 				continue
 			}
@@ -115,10 +124,27 @@ func (w *writer) finish() error {
 			return err
 		}
 	}
-	if w.usage == nil {
+	usage := addUsage(w.spent, w.usage)
+	if usage == nil {
 		return nil
 	}
-	return w.send([]byte(w.prefix+`[],"usage":`+string(w.usage)+"}\n\n"), false)
+	return w.send([]byte(w.prefix+`[],"usage":`+string(usage)+"}\n\n"), false)
+}
+
+// tool sends that a tool of ours has started or finished: its name, and
+// nothing of what it was given or gave back.
+func (w *writer) tool(name, phase string) error {
+	raw, err := canonjson.Marshal(map[string]string{"name": name, "phase": phase})
+	if err != nil {
+		return err
+	}
+	return w.send([]byte(w.prefix+`[],"osaurus_agent_tool":`+string(raw)+"}\n\n"), true)
+}
+
+// nextRound begins the answer anew: only the last round's text is kept.
+func (w *writer) nextRound() {
+	w.answer.Reset()
+	w.spent, w.usage = addUsage(w.spent, w.usage), nil
 }
 
 func (w *writer) text() string { return w.answer.String() }

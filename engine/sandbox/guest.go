@@ -196,12 +196,23 @@ func (g *Guest) Put(ctx context.Context, user, path string, mode fs.FileMode, da
 	return err
 }
 
+// MaxDownload bounds a file that Get reads, in bytes (PROTOCOL.md, section 6).
+const MaxDownload = 64 << 20
+
 // Get reads a file of a user; user "" is root.
 func (g *Guest) Get(ctx context.Context, user, path string) ([]byte, fs.FileMode, error) {
 	var data []byte
-	last, err := g.call(ctx, func(r wire.Reply) { data = append(data, r.Data...) }, nil, wire.Request{Op: wire.Get, User: user, Path: path})
+	size := 0
+	last, err := g.call(ctx, func(r wire.Reply) {
+		if size += len(r.Data); size <= MaxDownload {
+			data = append(data, r.Data...)
+		}
+	}, nil, wire.Request{Op: wire.Get, User: user, Path: path})
 	if err != nil {
 		return nil, 0, err
+	}
+	if size+len(last.Data) > MaxDownload {
+		return nil, 0, errors.New("sandbox: the guest sends more than 64 MiB")
 	}
 	return append(data, last.Data...), fs.FileMode(last.Mode), nil
 }

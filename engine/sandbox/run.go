@@ -35,23 +35,23 @@ type Result struct {
 	Hint     string `json:"hint,omitempty"`
 }
 
-// Errors of RunTool.
+// Why a tool call of a model is refused. It is not to be retried.
 var (
 	ErrSwitchedOff = fault.WithText(fault.Unsupported, "Running commands is switched off for this agent.")
 	ErrTurnLimit   = fault.WithText(fault.TaskLimit, "This turn has run as many commands as allowed.")
 )
 
-// RunTool is Exec for a tool call of a model: only when the owner switched it
-// on, and only so often in a turn. A refusal is not to be retried.
-func (s *Service) RunTool(ctx context.Context, r Run) (Result, error) {
-	on := s.Switch(r.AgentID)
+// admitTool counts a call of a tool: only when the owner switched them on,
+// and only so many in a turn. Errors: ErrSwitchedOff, ErrTurnLimit.
+func (s *Service) admitTool(agentID string) error {
+	on := s.Switch(agentID)
 	if !on.Enabled {
-		return Result{}, ErrSwitchedOff
+		return ErrSwitchedOff
 	}
-	if !s.limiter.Allow(strings.ToUpper(r.AgentID), on.MaxCommands) {
-		return Result{}, ErrTurnLimit
+	if !s.limiter.Allow(strings.ToUpper(agentID), on.MaxCommands) {
+		return ErrTurnLimit
 	}
-	return s.Exec(ctx, r)
+	return nil
 }
 
 // Exec provisions the agent when needed and runs a command as its user.
@@ -83,13 +83,18 @@ func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
 		return Result{}, err
 	}
 	defer secrets.Destroy()
+	hidden, err := s.Secrets.CollectAll(ctx, r.AgentID)
+	if err != nil {
+		return Result{}, err
+	}
+	defer hidden.Destroy()
 	c := Shell(name, r.Line)
 	c.Dir, c.Idle = dir, r.Idle
 	c.Env = append(secrets.Environment(), s.proxyEnv(e)...)
 	if r.Plugin != "" {
 		c.Env = append(c.Env, "OSAURUS_PLUGIN="+r.Plugin)
 	}
-	done, err := execute(ctx, e.guest, c, secrets)
+	done, err := execute(ctx, e.guest, c, hidden)
 	if err == nil {
 		s.keepSometimes(ctx, e, name)
 	}

@@ -156,6 +156,40 @@ func (s *Secrets) Collect(ctx context.Context, agentID, plugin string) (all Coll
 	return all, nil
 }
 
+// CollectAll returns every secret of an agent, those of all its plugins
+// included: what its commands can ask the bridge for, and results must not
+// show.
+func (s *Secrets) CollectAll(ctx context.Context, agentID string) (all Collection, err error) {
+	defer func() {
+		if err != nil {
+			all.Destroy()
+			all = nil
+		}
+	}()
+	prefix := strings.ToUpper(agentID) + "."
+	for _, service := range []string{AgentSecrets, PluginSecrets} {
+		items, err := s.vault.List(ctx, service)
+		if err != nil {
+			return all, err
+		}
+		for _, item := range items {
+			name, mine := strings.CutPrefix(item, prefix)
+			if !mine {
+				continue
+			}
+			v, err := s.vault.Get(ctx, service, item)
+			if errors.Is(err, fault.KeyNotFound) {
+				continue // removed meanwhile
+			}
+			if err != nil {
+				return all, err
+			}
+			all = append(all, Named{name[strings.LastIndexByte(name, '/')+1:], v})
+		}
+	}
+	return all, nil
+}
+
 // Destroy overwrites every value.
 func (c Collection) Destroy() {
 	for _, n := range c {

@@ -189,16 +189,16 @@ func (s *Service) driver(ctx context.Context) (Driver, error) {
 			continue
 		}
 		if err := d.Available(ctx); err != nil {
-			return nil, unavailable(d.Name(), err)
+			return nil, driverUnavailable(d.Name(), err)
 		}
 		return d, s.sweep(ctx, d)
 	}
 	return nil, fault.WithText(fault.SandboxUnavailable, "There is no sandbox driver for this system.")
 }
 
-// unavailable says what keeps a driver from running. What is not as it was
+// driverUnavailable says what keeps a driver from running. What is not as it was
 // pinned stays what it is.
-func unavailable(name string, err error) error {
+func driverUnavailable(name string, err error) error {
 	if errors.Is(err, fault.ArtifactDamaged) {
 		return err
 	}
@@ -226,7 +226,7 @@ func (s *Service) Setup(ctx context.Context) error {
 		return err
 	}
 	if err := d.Provision(ctx); err != nil {
-		return unavailable(d.Name(), err)
+		return driverUnavailable(d.Name(), err)
 	}
 	next := s.Settings()
 	next.SetupComplete, next.ProvisionedBy = true, s.c.Version

@@ -227,8 +227,9 @@ func TestServiceSwitch(t *testing.T) {
 	t.Parallel()
 	s, n, _ := newService(t, nil)
 	ctx := t.Context()
-	if _, err := s.RunTool(ctx, Run{AgentID: agentA, Line: "true"}); !errors.Is(err, ErrSwitchedOff) || n.starts != 0 {
-		t.Errorf("%v, %d starts", err, n.starts)
+	call := func() string { return s.CallTool(ctx, agentA, ToolExec, []byte(`{"command":"true"}`)) }
+	if got := call(); got != `{"kind":"rejected","message":"Running commands is switched off for this agent.","ok":false,"retryable":false,"tool":"sandbox_exec"}` || n.starts != 0 || s.Tools(ctx, agentA) != nil {
+		t.Errorf("%s, %d starts", got, n.starts)
 	}
 	on := DefaultAutonomousExec()
 	on.Enabled, on.MaxCommands = true, 2
@@ -236,12 +237,12 @@ func TestServiceSwitch(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := s.RunTool(ctx, Run{AgentID: agentA, Line: "true"}); err != nil {
-			t.Fatal(err)
+		if got := call(); got != `{"ok":true,"result":{"exit_code":0,"stderr":"","stdout":""},"tool":"sandbox_exec"}` {
+			t.Fatal(got)
 		}
 	}
-	if _, err := s.RunTool(ctx, Run{AgentID: agentA, Line: "true"}); !errors.Is(err, ErrTurnLimit) {
-		t.Error(err)
+	if got := call(); !strings.Contains(got, `"kind":"rejected"`) || !strings.Contains(got, `"retryable":false`) {
+		t.Error(got)
 	}
 	again, err := openSwitches(s.path(switchesFile))
 	if err != nil || again.by[agentA] != on {
