@@ -3,8 +3,8 @@
 // Package appkit draws the models of app/panes with AppKit: the status item
 // and its menu, the settings window, the approval panel, save and print
 // panels. It decides nothing. Everything here runs on the main thread; other
-// goroutines come in through onMain. Objects that live as long as the app are
-// fields of App, because what objc.Retain keeps is released with its variable.
+// goroutines come in through onMain. Objects that outlive a callback go through
+// keep.
 package appkit
 
 import (
@@ -41,6 +41,11 @@ type App struct {
 	timer    foundation.Timer
 }
 
+// keep retains an object for as long as the app lives, or until Release. It is
+// not objc.Retain, which releases with the Go variable it is given: that must
+// be one of its own, which a field is not, and a copy of it keeps nothing.
+func keep(o objc.IObject) { o.Retain() }
+
 // onMain runs f on the main thread, later. It never waits: a wait from the
 // main thread itself would never end.
 func onMain(f func()) { dispatch.MainQueue().DispatchAsync(f) }
@@ -56,7 +61,7 @@ func Start(ctx context.Context, app appkit.Application, c Config) *App {
 	a.draw()
 	// The countdown of a request, and nothing else, changes by itself.
 	a.timer = foundation.Timer_ScheduledTimerWithTimeIntervalRepeatsBlock(1, true, func(foundation.Timer) { a.panel.tick() })
-	objc.Retain(&a.timer)
+	keep(a.timer)
 	go a.follow(ctx)
 	return a
 }

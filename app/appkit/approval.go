@@ -35,7 +35,7 @@ func newApprovalPanel(a *App) *approvalPanel {
 	p := &approvalPanel{app: a}
 	rect := foundation.Rect{Size: foundation.Size{Width: panelWidth, Height: panelHeight}}
 	p.panel = appkit.NewPanelWithContentRectStyleMaskBackingDefer(rect, appkit.WindowStyleMaskTitled|appkit.WindowStyleMaskClosable, appkit.BackingStoreBuffered, false)
-	objc.Retain(&p.panel)
+	keep(p.panel)
 	p.panel.SetReleasedWhenClosed(false)
 	p.panel.SetFloatingPanel(true)
 	p.panel.SetHidesOnDeactivate(false)
@@ -95,7 +95,7 @@ func (p *approvalPanel) fill() {
 	}
 	content.AddArrangedSubview(p.app.facts(p.now.Facts))
 	p.choice = appkit.NewPopUpButton()
-	objc.Retain(&p.choice)
+	keep(p.choice)
 	for i, o := range p.now.Options {
 		p.choice.AddItemWithTitle(strings.TrimSuffix(o.Label+": "+o.Caption, ": "))
 		if o.Value == p.now.Value {
@@ -103,7 +103,7 @@ func (p *approvalPanel) fill() {
 		}
 	}
 	p.left = label(p.now.Countdown, panes.Warn)
-	objc.Retain(&p.left)
+	keep(p.left)
 	deny := appkit.NewButtonWithTitle(p.now.Deny.Label)
 	deny.SetKeyEquivalent("\x1b")
 	action.Set(deny, func(objc.Object) { p.deny() })

@@ -3,9 +3,10 @@
 package appkit
 
 import (
-	"github.com/progrium/darwinkit/helper/action"
+	"slices"
+
 	"github.com/progrium/darwinkit/macos/appkit"
-	"github.com/progrium/darwinkit/objc"
+	"github.com/progrium/darwinkit/macos/foundation"
 
 	"osaurus/app/panes"
 )
@@ -21,17 +22,23 @@ const (
 type settings struct {
 	app    *App
 	window appkit.Window
-	pane   panes.Pane
+	tabs   appkit.TabViewController
+	items  []appkit.TabViewItem // one for each of panes.All, in its order
+	panes  []appkit.ScrollView
 	open   bool
 	sheet  *sheet
 }
 
 func newSettings(a *App) *settings {
-	s := &settings{app: a, pane: panes.Identity}
+	s := &settings{app: a}
 	s.window = appkit.NewWindowWithSizeAndStyle(windowWidth, windowHeight, appkit.WindowStyleMaskTitled|appkit.WindowStyleMaskClosable|appkit.WindowStyleMaskResizable)
-	objc.Retain(&s.window)
+	keep(s.window)
 	s.window.SetReleasedWhenClosed(false)
 	s.window.SetTitle("Osaurus")
+	s.startTabs()
+	s.window.SetContentViewController(s.tabs)
+	s.window.SetToolbarStyle(appkit.WindowToolbarStylePreference)
+	s.window.SetContentSize(foundation.Size{Width: windowWidth, Height: windowHeight})
 	s.window.Center()
 	delegate := &appkit.WindowDelegate{}
 	delegate.SetWindowShouldClose(func(appkit.Window) bool {
@@ -42,31 +49,54 @@ func newSettings(a *App) *settings {
 	return s
 }
 
+// startTabs makes a tab for each pane, in the window's toolbar. The views in
+// them are drawn anew; the tabs stay, so that AppKit keeps the chosen one.
+func (s *settings) startTabs() {
+	s.tabs = appkit.NewTabViewController()
+	keep(s.tabs)
+	s.tabs.SetTabStyle(appkit.TabViewControllerTabStyleToolbar)
+	s.items, s.panes = make([]appkit.TabViewItem, len(panes.All)), make([]appkit.ScrollView, len(panes.All))
+	for i := range panes.All {
+		s.panes[i] = appkit.NewScrollView()
+		s.panes[i].SetHasVerticalScroller(true)
+		keep(s.panes[i])
+		holder := appkit.NewViewController()
+		holder.SetView(s.panes[i])
+		s.items[i] = appkit.NewTabViewItem()
+		s.items[i].SetViewController(holder)
+		keep(s.items[i])
+		s.tabs.AddTabViewItem(s.items[i])
+	}
+}
+
+// pane is the one whose tab is chosen.
+func (s *settings) pane() panes.Pane {
+	return panes.All[max(0, min(s.tabs.SelectedTabViewItemIndex(), len(panes.All)-1))]
+}
+
 func (s *settings) show(p panes.Pane) {
-	s.pane, s.open = p, true
+	s.open = true
 	s.draw()
+	if i := slices.Index(panes.All, p); i >= 0 {
+		s.tabs.SetSelectedTabViewItemIndex(i)
+	}
 	s.app.app.ActivateIgnoringOtherApps(true)
 	s.window.MakeKeyAndOrderFront(nil)
 }
 
-// draw draws the pane anew while the window is open.
+// draw draws the panes anew while the window is open.
 func (s *settings) draw() {
 	if !s.open {
 		return
 	}
-	v := s.app.c.Model.View(s.pane)
-	tabs := row()
-	for _, t := range v.Tabs {
-		b := appkit.NewButtonWithTitle(tabTitle(t))
-		b.SetEnabled(t.Pane != s.pane)
-		action.Set(b, func(objc.Object) { s.show(t.Pane) })
-		tabs.AddArrangedSubview(b)
+	var front *panes.Sheet
+	for i, p := range panes.All {
+		v := s.app.c.Model.View(p)
+		s.items[i].SetLabel(tabTitle(v.Tabs[i]))
+		s.panes[i].SetDocumentView(s.app.view(v))
+		front = v.Sheet
 	}
-	scroll := appkit.NewScrollView()
-	scroll.SetHasVerticalScroller(true)
-	scroll.SetDocumentView(s.app.view(v))
-	s.window.SetContentView(column(tabs, scroll))
-	s.drawSheet(v.Sheet)
+	s.drawSheet(front)
 }
 
 // drawSheet opens, redraws or ends the sheet in front of the panes. A sheet

@@ -5,10 +5,12 @@ package appkit
 import (
 	"bytes"
 	"image/png"
+	"path/filepath"
 	"strings"
 
 	"github.com/progrium/darwinkit/helper/action"
 	"github.com/progrium/darwinkit/macos/appkit"
+	"github.com/progrium/darwinkit/macos/foundation"
 	"github.com/progrium/darwinkit/objc"
 	"rsc.io/qr"
 
@@ -22,6 +24,7 @@ type sheet struct {
 	window   appkit.Window
 	content  appkit.StackView
 	fields   map[string]field
+	live     []appkit.TextField // hints of fields that are checked while they are typed
 	problem  appkit.TextField
 	buttons  []appkit.Button
 }
@@ -35,7 +38,7 @@ type field struct {
 func newSheet(s *settings, now panes.Sheet) *sheet {
 	w := &sheet{settings: s, id: now.ID, fields: map[string]field{}}
 	w.window = appkit.NewWindowWithSizeAndStyle(windowWidth-120, windowHeight-120, appkit.WindowStyleMaskTitled)
-	objc.Retain(&w.window)
+	keep(w.window)
 	w.window.SetReleasedWhenClosed(false)
 	w.content = column(heading(now.Title))
 	for _, t := range now.Text {
@@ -77,9 +80,20 @@ func (w *sheet) actions(actions []panes.Action) appkit.StackView {
 func (w *sheet) act(act panes.Action) {
 	if act.Effect == panes.Paste {
 		w.fields[act.Field].write(appkit.Pasteboard_GeneralPasteboard().StringForType(appkit.PasteboardTypeString))
+		w.check() // what is set by us is not told to the delegate
 		return
 	}
 	w.settings.app.act(act, w.values())
+}
+
+// check has the model say something about what is typed.
+func (w *sheet) check() {
+	text := w.settings.app.c.Model.Check(w.values())
+	for _, hint := range w.live {
+		if text != "" {
+			hint.SetStringValue(text)
+		}
+	}
 }
 
 func (w *sheet) values() map[string]string {
@@ -149,15 +163,18 @@ func (w *sheet) field(f panes.Field) appkit.StackView {
 		}
 		text.SetStringValue(f.Value)
 		w.fields[f.Name] = field{text.StringValue, text.SetStringValue}
+		if f.Live {
+			delegate := &appkit.TextFieldDelegate{}
+			delegate.SetControlTextDidChange(func(foundation.Notification) { w.check() })
+			text.SetDelegate(delegate)
+		}
 		s.AddArrangedSubview(text)
 		w.chooser(s, f)
 	}
 	hint := label(f.Hint, panes.Plain)
 	s.AddArrangedSubview(hint)
 	if f.Live {
-		check := appkit.NewButtonWithTitle("…")
-		action.Set(check, func(objc.Object) { hint.SetStringValue(w.settings.app.c.Model.Check(w.values())) })
-		s.AddArrangedSubview(check)
+		w.live = append(w.live, hint)
 	}
 	return s
 }
@@ -204,6 +221,9 @@ func (w *sheet) chooser(s appkit.StackView, f panes.Field) {
 		b := appkit.NewButtonWithTitle("…")
 		action.Set(b, func(objc.Object) {
 			panel := appkit.SavePanel_SavePanel()
+			if f.Value != "" {
+				panel.SetNameFieldStringValue(filepath.Base(f.Value))
+			}
 			panel.BeginSheetModalForWindowCompletionHandler(w.window, func(r appkit.ModalResponse) {
 				if r == appkit.ModalResponseOK {
 					write(panel.URL().Path())
@@ -231,4 +251,5 @@ func (w *sheet) end() {
 	}
 	w.window.SetContentView(column())
 	w.settings.window.EndSheet(w.window)
+	w.window.Release()
 }

@@ -17,15 +17,15 @@ const iconSide = 18
 
 func (a *App) startStatusItem() {
 	a.item = appkit.StatusBar_SystemStatusBar().StatusItemWithLength(appkit.VariableStatusItemLength)
-	objc.Retain(&a.item)
+	keep(a.item)
 	a.menu = appkit.NewMenuWithTitle("Osaurus")
-	objc.Retain(&a.menu)
+	keep(a.menu)
 	a.item.SetMenu(a.menu)
 	for _, name := range []string{"plain", "running", "waiting"} {
 		image := appkit.NewImageWithContentsOfFile(filepath.Join(a.c.Images, "menubar-"+name+"Template.png"))
 		image.SetTemplate(true)
 		image.SetSize(foundation.Size{Width: iconSide, Height: iconSide})
-		objc.Retain(&image)
+		keep(image)
 		a.images[name] = image
 	}
 }
@@ -90,8 +90,8 @@ func (a *App) choose(i panes.Item) {
 	default:
 		a.do(panes.Input{Action: i.ID, Via: panes.Click})
 		// What it asks shows in the settings window.
-		if a.c.Model.View(a.settings.pane).Sheet != nil {
-			a.settings.show(a.settings.pane)
+		if p := a.settings.pane(); a.c.Model.View(p).Sheet != nil {
+			a.settings.show(p)
 		}
 	}
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -88,16 +86,8 @@ func (a *app) showInstance(ev discovery.Event) {
 		a.out("found  %s  cannot be verified, so it cannot be paired with", i.Name)
 	default:
 		a.out("found  %s  %s", i.Name, i.Address)
-		a.out("       osaurus pair %s/%s@%s", baseURL(i), i.AgentID, i.Address)
+		a.out("       osaurus pair %s/%s@%s", i.BaseURL(), i.AgentID, i.Address)
 	}
-}
-
-func baseURL(i discovery.Instance) string {
-	host := i.Host
-	if len(i.IPs) > 0 {
-		host = i.IPs[0].String()
-	}
-	return "http://" + net.JoinHostPort(host, strconv.Itoa(i.Port))
 }
 
 // parseTarget reads URL/AGENT-ID@ADDRESS. Without an address to pin there is

@@ -17,6 +17,7 @@ import (
 
 	"osaurus/app/appkit"
 	"osaurus/app/cli"
+	"osaurus/app/page"
 	"osaurus/app/panes"
 	"osaurus/bridge"
 	"osaurus/bridge/notify"
@@ -55,7 +56,8 @@ func newApplication(home string) *application {
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.host = &host{home: home, tell: func(s panes.ServingState) { a.model.SetServing(s) }}
 	client := control.NewClient(filepath.Join(home, filepath.FromSlash(engine.SocketPath)))
-	a.model = panes.New(client, panes.Env{Home: filepath.Dir(home), Clipboard: appkit.Pasteboard{}, Notify: a.notify, Serving: a.host})
+	a.model = panes.New(client, panes.Env{Home: filepath.Dir(home), Clipboard: appkit.Pasteboard{}, Notify: a.notify, Serving: a.host,
+		DiskEncrypted: func(context.Context) panes.DiskState { return page.DiskOf(home) }})
 	return a
 }
 

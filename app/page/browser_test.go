@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"go.uber.org/goleak"
 
 	"osaurus/app/cli"
 	"osaurus/bridge"
@@ -46,6 +47,10 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if chrome.stop != nil {
 		chrome.stop()
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -280,8 +281,36 @@ func TestABrowserThatWentAway(t *testing.T) {
 	if status, _, _ := s.send("POST", "/wait", `{"pane":"identity"}`, with(session)); status != http.StatusOK {
 		t.Fatal(status)
 	}
+	// until waits for a state of the model, which its host changes.
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		end := time.NewTimer(time.Minute)
+		defer end.Stop()
+		for {
+			_, next := s.model.Changed()
+			if ok() {
+				return
+			}
+			select {
+			case <-next:
+			case <-end.C:
+				t.Fatalf("this did not come: %s", what)
+			}
+		}
+	}
+	// Requests are asked here while a browser is there.
+	until("it is asked", func() bool { return strings.Contains(fmt.Sprint(s.model.View(panes.Requests)), "Asks here") })
+	if status, answer, _ := s.send("POST", "/do", `{"action":"identity-create"}`, with(session)); status != http.StatusOK {
+		t.Fatal(status, answer)
+	}
+	until("the phrase shows", func() bool { v := s.model.View(panes.Identity); return v.Sheet != nil && v.Sheet.Secret != nil })
+	secret := s.model.View(panes.Identity).Sheet.Secret
 	s.clock.add(awayAfter)
 	if here, _ := s.presence(); here {
 		t.Error("the browser still counts as there")
+	}
+	until("the phrase is dismissed", func() bool { return s.model.View(panes.Identity).Sheet == nil })
+	if secret.Text() != "" || secret.Words() != nil {
+		t.Error("the words stay after the browser went away")
 	}
 }

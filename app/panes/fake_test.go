@@ -2,6 +2,7 @@ package panes_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"osaurus/engine/address"
 	"osaurus/engine/agents"
 	"osaurus/engine/control"
+	"osaurus/engine/discovery"
 	"osaurus/engine/pairing"
 	"osaurus/engine/server"
 	"osaurus/engine/settings"
@@ -37,6 +39,10 @@ type scripted struct {
 	stores    storage.Status
 	settings  settings.Server
 	requests  []server.Entry
+	inFlight  int
+	relays    control.Relays
+	announced chan discovery.Event
+	pairs     []control.Pair
 	approvals chan control.Approvals
 	answers   []control.Answer
 	calls     []string
@@ -55,6 +61,7 @@ func newScripted() *scripted {
 		stores:    storage.Status{Posture: storage.PostureEncrypted, Key: storage.KeyStatus{State: storage.KeyReady, ID: "0102030405060708", Keystore: "passphrase"}, Stores: []storage.StoreStatus{{ID: "chat-history", Format: "encrypted", State: "ready", Bytes: 4096}, {ID: "memory", Format: "encrypted", State: "refused", Issue: storage.IssueCorrupt}}},
 		settings:  settings.DefaultServer(),
 		approvals: make(chan control.Approvals),
+		announced: make(chan discovery.Event),
 	}
 }
 
@@ -100,7 +107,9 @@ func get[T any](h *scripted, v *T) (T, error) {
 }
 
 func (h *scripted) Status(context.Context) (engine.Status, error) {
-	return engine.Status{Port: 1337, Keystore: "passphrase"}, nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return engine.Status{Port: 1337, Keystore: "passphrase", InFlight: h.inFlight}, nil
 }
 func (h *scripted) Settings(context.Context) (settings.Server, error) { return get(h, &h.settings) }
 func (h *scripted) SetSettings(ctx context.Context, s settings.Server) error {
@@ -192,7 +201,28 @@ func (h *scripted) LookAtLink(ctx context.Context, link string) (control.Offered
 func (h *scripted) AcceptLink(ctx context.Context, _ control.Link) (pairing.Peer, error) {
 	return pairing.Peer{}, h.act(ctx, "accept")
 }
-func (h *scripted) Relays(context.Context) (control.Relays, error) { return control.Relays{}, nil }
+func (h *scripted) Relays(context.Context) (control.Relays, error) { return get(h, &h.relays) }
+func (h *scripted) Discover(ctx context.Context, each func(discovery.Event) error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case ev, ok := <-h.announced:
+			if !ok {
+				return errors.New("no browser")
+			}
+			if err := each(ev); err != nil {
+				return err
+			}
+		}
+	}
+}
+func (h *scripted) Pair(ctx context.Context, p control.Pair) (pairing.Peer, error) {
+	h.mu.Lock()
+	h.pairs = append(h.pairs, p)
+	h.mu.Unlock()
+	return pairing.Peer{}, h.act(ctx, "pair")
+}
 func (h *scripted) EnableRelay(ctx context.Context, r control.EnableRelay) error {
 	return h.act(ctx, "relay")
 }

@@ -7,6 +7,7 @@ import (
 	"osaurus/engine"
 	"osaurus/engine/accesskey"
 	"osaurus/engine/control"
+	"osaurus/engine/discovery"
 	"osaurus/engine/pairing"
 	"osaurus/engine/server"
 	"osaurus/engine/settings"
@@ -43,6 +44,8 @@ type Host interface {
 	Trust(ctx context.Context, t control.Trust) error
 	Distrust(ctx context.Context, t control.Trust) error
 
+	Discover(ctx context.Context, each func(discovery.Event) error) error
+	Pair(ctx context.Context, p control.Pair) (pairing.Peer, error)
 	Peers(ctx context.Context) ([]pairing.Peer, error)
 	ForgetPeer(ctx context.Context, peer string) error
 	WatchApprovals(ctx context.Context, each func(control.Approvals) error) error

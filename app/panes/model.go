@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"osaurus/engine/control"
+	"osaurus/engine/discovery"
 )
 
 // Errors of Do.
@@ -90,6 +91,7 @@ type Model struct {
 	exported bool // a backup was made since this model began
 	disk     DiskState
 	noticed  noticed
+	nearby   nearby
 }
 
 // New returns a model of a host. Call Close when it is done with.
@@ -98,7 +100,7 @@ func New(host Host, env Env) *Model {
 		env.Now = time.Now
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &Model{host: host, env: env, texts: textsFor(env.Language), ctx: ctx, cancel: cancel, changed: make(chan struct{}), noticed: noticed{used: map[string]time.Time{}}}
+	m := &Model{host: host, env: env, texts: textsFor(env.Language), ctx: ctx, cancel: cancel, changed: make(chan struct{}), noticed: newNoticed(), nearby: nearby{found: map[string]discovery.Instance{}}}
 	m.Refresh()
 	if env.DiskEncrypted != nil {
 		m.work.Go(func() {
@@ -118,13 +120,14 @@ func (m *Model) Close() {
 }
 
 // Watch keeps the panes up to date and attaches an approver, until ctx ends:
-// while it runs, requests to pair are asked.
+// while it runs, requests to pair are asked, and the network is looked at.
 func (m *Model) Watch(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(m.ctx, cancel)()
 	var beside sync.WaitGroup
 	beside.Go(func() { m.watchApprovals(ctx) })
+	beside.Go(func() { m.watchNearby(ctx) })
 	defer beside.Wait()
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
@@ -357,7 +360,7 @@ func init() {
 		"trust-add": (*Model).trustSheet, "trust-remove": (*Model).distrustSheet,
 
 		"peer-forget": (*Model).forgetPeerSheet, "invite-create": (*Model).inviteSheet, "invite-show": (*Model).showInvite, "invite-revoke": (*Model).revokeInviteSheet,
-		"link-open": (*Model).linkSheet,
+		"link-open": (*Model).linkSheet, "nearby-pair": (*Model).nearbyPairSheet,
 
 		"storage-export": (*Model).exportSheet, "storage-rotate": (*Model).rotateStorageSheet, "storage-encrypt": (*Model).encryptSheet, "storage-decrypt": (*Model).decryptSheet,
 		"storage-maintain": (*Model).maintain, "storage-verify": (*Model).verify,

@@ -31,7 +31,7 @@ const (
 const (
 	expiringWithin = 7 * 24 * time.Hour
 	usedAtMost     = time.Minute // one notice for each key
-	maxNoticed     = 4096        // keys that are remembered for it
+	maxNoticed     = 4096        // pairs of key and agent that are remembered for it
 )
 
 // Notice is a notification: a title, a sentence, and the pane its action opens.
@@ -49,9 +49,14 @@ type Notice struct {
 
 // noticed is what was told already.
 type noticed struct {
-	used     map[string]time.Time // key nonce to the last notice
+	used     map[string]bool      // agents that a key has used, as nonce@agent
+	told     map[string]time.Time // key nonce to the last notice
 	expiring map[string]bool      // key ids
 	latest   time.Time            // of the requests that were looked at
+}
+
+func newNoticed() noticed {
+	return noticed{used: map[string]bool{}, told: map[string]time.Time{}}
 }
 
 func (m *Model) tell(n Notice) {
@@ -140,7 +145,8 @@ func (m *Model) noticeKeys(before, now facts) {
 	m.noticed.expiring = soon
 }
 
-// noticeUse tells of peers that use an agent, at most once a minute for a key.
+// noticeUse tells of a key's first use of an agent, at most once a minute for
+// a key. What was used before the panes looked is known.
 func (m *Model) noticeUse(before, now facts) {
 	labels := map[string]string{}
 	for _, k := range now.keys {
@@ -149,19 +155,21 @@ func (m *Model) noticeUse(before, now facts) {
 	latest := m.noticed.latest
 	for _, r := range now.requests {
 		label, ok := labels[r.KeyNonce]
-		if !r.Time.After(latest) || r.KeyNonce == "" || !ok {
+		a, isAgent := m.agentAt(r.Audience)
+		if !r.Time.After(latest) || r.KeyNonce == "" || !ok || !isAgent {
 			continue
 		}
 		if r.Time.After(m.noticed.latest) {
 			m.noticed.latest = r.Time
 		}
-		last, told := m.noticed.used[r.KeyNonce]
-		a, isAgent := m.agentAt(r.Audience)
-		if !before.known || !isAgent || (told && r.Time.Sub(last) < usedAtMost) || len(m.noticed.used) >= maxNoticed {
+		use := r.KeyNonce + "@" + a.ID
+		last, told := m.noticed.told[r.KeyNonce]
+		if m.noticed.used[use] || len(m.noticed.used) >= maxNoticed || (told && r.Time.Sub(last) < usedAtMost) {
 			continue
 		}
-		m.noticed.used[r.KeyNonce] = r.Time
-		if !told {
+		m.noticed.used[use] = true
+		if before.known {
+			m.noticed.told[r.KeyNonce] = r.Time
 			m.tell(Notice{Kind: AgentUsed, Pane: Agents, Title: m.t("notice.used", "agent", a.Name), Text: m.t("notice.key.text", "name", label)})
 		}
 	}

@@ -22,7 +22,7 @@ func (m *Model) peersPane() View {
 		peers.Rows = append(peers.Rows, m.peerRow(p))
 	}
 	peers.Actions = []Action{{ID: "link-open", Label: m.t("link.open")}}
-	v.Sections = []Section{peers, m.invitesSection()}
+	v.Sections = []Section{peers, m.nearbySection(), m.invitesSection()}
 	return v
 }
 

@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"osaurus/app/panes"
+	"osaurus/engine"
 	"osaurus/engine/accesskey"
 	"osaurus/engine/address"
+	"osaurus/engine/agents"
 	"osaurus/engine/control"
 	"osaurus/engine/pairing"
+	"osaurus/engine/relay"
 	"osaurus/engine/server"
 	"osaurus/engine/storage"
 )
@@ -605,6 +608,38 @@ func TestNotices(t *testing.T) { // PA-7, notifications
 			h.requests = []server.Entry{{Time: time.Now().Add(time.Second), KeyNonce: "n2", Audience: h.agents[0].Address}, {Time: time.Now().Add(2 * time.Second), KeyNonce: "n2", Audience: h.agents[0].Address}}
 		})
 		told("used twice", panes.AgentUsed)
+		rex := h.agents[0].Address
+		use := func(after time.Duration, nonce string, agent address.Address) {
+			change(func() {
+				h.requests = append(slices.Clone(h.requests), server.Entry{Time: time.Now().Add(after), KeyNonce: nonce, Audience: agent})
+			})
+		}
+		ann := address.Address{19: 3}
+		change(func() {
+			h.agents = append(slices.Clone(h.agents), control.Agent{Agent: agents.Agent{ID: "A2", Name: "Ann", Address: ann}})
+		})
+		use(60*time.Second, "n2", ann)
+		told("another agent within the minute")
+		use(61*time.Second, "n2", ann)
+		told("and after it", panes.AgentUsed)
+		use(200*time.Second, "n2", rex)
+		use(300*time.Second, "n2", ann)
+		use(300*time.Second, "unknown", ann)
+		told("the same agents again")
+		served := func(state relay.State) {
+			change(func() {
+				h.relays.Agents = []engine.Relay{{Status: relay.Status{Agent: "A1", State: state}, Name: "Rex"}}
+			})
+		}
+		served(relay.Connected)
+		told("connected")
+		served(relay.ServedElsewhere)
+		told("superseded", panes.RelaySuperseded)
+		told("still superseded")
+		served(relay.Connected)
+		told("back")
+		served(relay.ServedElsewhere)
+		told("superseded again", panes.RelaySuperseded)
 		change(func() { h.keys = slices.Clone(h.keys); h.keys[1].Revoked = true })
 		told("revoked", panes.KeyRevoked)
 		change(func() { h.drift.StaleKeys = []string{"K1"} })

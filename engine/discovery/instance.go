@@ -6,7 +6,9 @@ package discovery
 import (
 	"context"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -57,6 +59,15 @@ type Instance struct {
 func (i Instance) ServiceName() string {
 	suffix := "@" + strings.ToUpper(i.AgentID)
 	return Cut(i.Name, MaxInstance-len(suffix)) + suffix
+}
+
+// BaseURL is where the instance answers: its first address, else its host.
+func (i Instance) BaseURL() string {
+	host := i.Host + ":" + strconv.Itoa(i.Port)
+	if len(i.IPs) > 0 {
+		host = netip.AddrPortFrom(i.IPs[0], uint16(i.Port)).String() //nolint:gosec // a port
+	}
+	return (&url.URL{Scheme: "http", Host: host}).String()
 }
 
 // Equal reports whether two descriptions say the same; the order of addresses

@@ -22,7 +22,8 @@ var debian = []struct{ program, pkg string }{
 	{"redis-server", "redis-server"},
 	{"busybox", "busybox-static"},
 	{"qemu-system-x86_64", "qemu-system-x86"},
-	{"chromium", "chromium"}, // the settings page
+	{"chromium", "chromium"},  // the settings page
+	{"zbarimg", "zbar-tools"}, // reads its QR codes
 	{"avahi-daemon", "avahi-daemon"},
 	{"dbus-daemon", "dbus"},
 	{"gnome-keyring-daemon", "gnome-keyring"},

@@ -12,6 +12,8 @@
 const char *__lsan_default_suppressions(void) { return "leak:sqlite3MemMalloc\n"; }
 const char *__lsan_default_options(void) { return "print_suppressions=0"; }
 
+extern long long sqlite3_memory_used(void); // of the SQL library in the archive
+
 static void must(int ok, const char *what, char *error) {
 	if (ok)
 		return;
@@ -85,7 +87,9 @@ int main(int argc, char **argv) {
 
 	while (getchar() != EOF) {
 	}
+	fprintf(stderr, "DEBUG open %lld\n", sqlite3_memory_used());
 	error = osaurus_stop(host);
+	fprintf(stderr, "DEBUG stopped %lld\n", sqlite3_memory_used());
 	must(error == NULL, "stop", error);
 	must(osaurus_state(host) == NULL, "a stopped host has a state", NULL);
 	error = osaurus_stop(host);
