@@ -155,12 +155,9 @@ func (s *Service) readTool(ctx context.Context, agentID string, in arguments) (a
 	}
 	var out content
 	err = s.inGuest(ctx, agentID, func(g *Guest, secrets Collection) error {
-		data, _, err := g.Get(ctx, LinuxName(agentID), path)
+		data, _, err := g.get(ctx, LinuxName(agentID), path, MaxFile)
 		if err != nil {
 			return err
-		}
-		if len(data) > MaxFile {
-			return errors.New("the file has more than 8 MiB")
 		}
 		// Scrubbed whole, then clipped, as output is.
 		out = content{path, Clip(string(secrets.Scrub(data)), MaxStdout), len(data)}
