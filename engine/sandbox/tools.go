@@ -6,7 +6,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"osaurus/engine/fault"
@@ -108,8 +107,8 @@ func (s *Service) CallTool(ctx context.Context, agentID, name string, raw []byte
 
 func (s *Service) execTool(ctx context.Context, agentID string, in arguments) (any, error) {
 	line := in.text("command")
-	if strings.TrimSpace(line) == "" || strings.IndexByte(line, 0) >= 0 {
-		return nil, badArgument("command", "command is text without NUL and not blank")
+	if !validCommand(line) {
+		return nil, badArgument("command", "command is 1 to 131071 bytes of text without NUL and not blank")
 	}
 	if in.truth("background") {
 		if !s.Switch(agentID).Background {
