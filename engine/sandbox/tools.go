@@ -133,8 +133,14 @@ func (s *Service) execTool(ctx context.Context, agentID string, in arguments) (a
 	return s.Exec(ctx, Run{AgentID: agentID, Line: line, Dir: dir, Idle: idle})
 }
 
+// MaxPath bounds a path that a model gives, in bytes: PATH_MAX of Linux.
+const MaxPath = 4096
+
 // toolPath is Sanitize with an error that names the field.
 func toolPath(agentID, field, path string) (string, error) {
+	if len(path) > MaxPath {
+		return "", badArgument(field, "path has more than 4096 bytes")
+	}
 	clean, err := Sanitize(path, Home(LinuxName(agentID)))
 	if err != nil {
 		return "", badArgument(field, err.Error())

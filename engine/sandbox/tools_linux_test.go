@@ -196,6 +196,17 @@ func TestToolCancelled(t *testing.T) {
 	}
 }
 
+func TestToolPathBound(t *testing.T) {
+	t.Parallel()
+	for size, ok := range map[int]bool{MaxPath: true, MaxPath + 1: false} {
+		var failed *toolError
+		_, err := toolPath(agentA, "cwd", strings.Repeat("x", size))
+		if (err == nil) != ok || !ok && (!errors.As(err, &failed) || failed.field != "cwd" || failed.kind != invalidArgs) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
 func TestKeptArguments(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ tool, in, want string }{
