@@ -201,18 +201,23 @@ const MaxDownload = 64 << 20
 
 // Get reads a file of a user; user "" is root.
 func (g *Guest) Get(ctx context.Context, user, path string) ([]byte, fs.FileMode, error) {
+	return g.get(ctx, user, path, MaxDownload)
+}
+
+// get is Get with a limit in bytes, which holds whatever the guest says.
+func (g *Guest) get(ctx context.Context, user, path string, limit int) ([]byte, fs.FileMode, error) {
 	var data []byte
 	size := 0
 	last, err := g.call(ctx, func(r wire.Reply) {
-		if size += len(r.Data); size <= MaxDownload {
+		if size += len(r.Data); size <= limit {
 			data = append(data, r.Data...)
 		}
 	}, nil, wire.Request{Op: wire.Get, User: user, Path: path})
 	if err != nil {
 		return nil, 0, err
 	}
-	if size+len(last.Data) > MaxDownload {
-		return nil, 0, errors.New("sandbox: the guest sends more than 64 MiB")
+	if size+len(last.Data) > limit {
+		return nil, 0, fmt.Errorf("sandbox: the file has more than %d bytes", limit)
 	}
 	return append(data, last.Data...), fs.FileMode(last.Mode), nil
 }

@@ -12,6 +12,7 @@ import (
 // kept in memory.
 func TestDownloadBound(t *testing.T) {
 	t.Parallel()
+	const pieces, size = 3, 100
 	for extra, ok := range map[int]bool{0: true, 1: false} {
 		host, guest := net.Pipe()
 		g := NewGuest(host)
@@ -33,13 +34,13 @@ func TestDownloadBound(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			for range MaxDownload / wire.MaxChunk {
-				send(wire.Reply{ID: r.ID, OK: true, More: true, Data: make([]byte, wire.MaxChunk)})
+			for range pieces {
+				send(wire.Reply{ID: r.ID, OK: true, More: true, Data: make([]byte, size)})
 			}
 			send(wire.Reply{ID: r.ID, OK: true, Data: make([]byte, extra)})
 		}()
-		data, _, err := g.Get(t.Context(), "", "/f")
-		if (err == nil) != ok || ok && len(data) != MaxDownload {
+		data, _, err := g.get(t.Context(), "", "/f", pieces*size)
+		if (err == nil) != ok || ok && len(data) != pieces*size {
 			t.Errorf("%d more: %d bytes, %v", extra, len(data), err)
 		}
 		if err := g.Close(); err != nil {

@@ -15,6 +15,10 @@ const (
 	DefaultIdle = 60 * time.Second
 	MaxIdle     = 30 * time.Minute
 	maxOutput   = 4 << 20 // bytes kept of each stream before it is clipped
+
+	// MaxCommand bounds a command line in bytes: what Linux takes as one
+	// argument, and escaped in JSON still within a line of the control stream.
+	MaxCommand = 128<<10 - 1
 )
 
 // Run is a command of an agent.
@@ -67,8 +71,8 @@ func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
 	if r.Idle == 0 {
 		r.Idle = DefaultIdle
 	}
-	if r.Idle < 0 || r.Idle > MaxIdle || strings.TrimSpace(r.Line) == "" || strings.IndexByte(r.Line, 0) >= 0 {
-		return Result{}, fault.WithText(fault.Usage, "a command is text without NUL, and may be silent for at most 30 minutes")
+	if r.Idle < 0 || r.Idle > MaxIdle || !validCommand(r.Line) {
+		return Result{}, fault.WithText(fault.Usage, "a command is at most 131071 bytes of text without NUL, and may be silent for at most 30 minutes")
 	}
 	if err := s.Provision(ctx, r.AgentID); err != nil {
 		return Result{}, err
@@ -99,6 +103,10 @@ func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
 		s.keepSometimes(ctx, e, name)
 	}
 	return done, err
+}
+
+func validCommand(line string) bool {
+	return strings.TrimSpace(line) != "" && strings.IndexByte(line, 0) < 0 && len(line) <= MaxCommand
 }
 
 // proxyEnv names the proxy and holds no credential: the channel says whose

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"osaurus/engine/fault"
@@ -108,8 +107,8 @@ func (s *Service) CallTool(ctx context.Context, agentID, name string, raw []byte
 
 func (s *Service) execTool(ctx context.Context, agentID string, in arguments) (any, error) {
 	line := in.text("command")
-	if strings.TrimSpace(line) == "" || strings.IndexByte(line, 0) >= 0 {
-		return nil, badArgument("command", "command is text without NUL and not blank")
+	if !validCommand(line) {
+		return nil, badArgument("command", "command is 1 to 131071 bytes of text without NUL and not blank")
 	}
 	if in.truth("background") {
 		if !s.Switch(agentID).Background {
@@ -134,8 +133,14 @@ func (s *Service) execTool(ctx context.Context, agentID string, in arguments) (a
 	return s.Exec(ctx, Run{AgentID: agentID, Line: line, Dir: dir, Idle: idle})
 }
 
+// MaxPath bounds a path that a model gives, in bytes: PATH_MAX of Linux.
+const MaxPath = 4096
+
 // toolPath is Sanitize with an error that names the field.
 func toolPath(agentID, field, path string) (string, error) {
+	if len(path) > MaxPath {
+		return "", badArgument(field, "path has more than 4096 bytes")
+	}
 	clean, err := Sanitize(path, Home(LinuxName(agentID)))
 	if err != nil {
 		return "", badArgument(field, err.Error())
@@ -155,12 +160,9 @@ func (s *Service) readTool(ctx context.Context, agentID string, in arguments) (a
 	}
 	var out content
 	err = s.inGuest(ctx, agentID, func(g *Guest, secrets Collection) error {
-		data, _, err := g.Get(ctx, LinuxName(agentID), path)
+		data, _, err := g.get(ctx, LinuxName(agentID), path, MaxFile)
 		if err != nil {
 			return err
-		}
-		if len(data) > MaxFile {
-			return errors.New("the file has more than 8 MiB")
 		}
 		// Scrubbed whole, then clipped, as output is.
 		out = content{path, Clip(string(secrets.Scrub(data)), MaxStdout), len(data)}

@@ -52,8 +52,8 @@ func TestTools(t *testing.T) {
 		{ToolExec, `{"command":"pwd","cwd":null}`, ok(ToolExec, `"exit_code":0,"stderr":"","stdout":"`+home+`\n"`)},
 		{ToolExec, `{"command":"pwd","cwd":"/etc"}`, failed(ToolExec, "invalid_args", "cwd", "absolute path is outside the agent home and `/workspace/shared`")},
 		{ToolExec, `{"command":"pwd","cwd":""}`, failed(ToolExec, "invalid_args", "cwd", "path is empty")},
-		{ToolExec, `{"command":" "}`, failed(ToolExec, "invalid_args", "command", "command is text without NUL and not blank")},
-		{ToolExec, `{"command":"x\u0000"}`, failed(ToolExec, "invalid_args", "command", "command is text without NUL and not blank")},
+		{ToolExec, `{"command":" "}`, failed(ToolExec, "invalid_args", "command", "command is 1 to 131071 bytes of text without NUL and not blank")},
+		{ToolExec, `{"command":"x\u0000"}`, failed(ToolExec, "invalid_args", "command", "command is 1 to 131071 bytes of text without NUL and not blank")},
 		{ToolExec, `{}`, failed(ToolExec, "invalid_args", "command", "command is missing")},
 		{ToolExec, `{"command":["ls"]}`, failed(ToolExec, "invalid_args", "command", "command is no string")},
 		{ToolExec, `{"command":"true","timeout":0}`, failed(ToolExec, "invalid_args", "timeout", "timeout is 1 to 1800 seconds")},
@@ -115,6 +115,12 @@ func TestToolFileBounds(t *testing.T) {
 		got = s.CallTool(ctx, agentA, ToolReadFile, []byte(`{"path":"big"}`))
 		if strings.Contains(got, fmt.Sprintf(`"bytes":%d,`, size)) != want || len(got) > MaxStdout+400 {
 			t.Errorf("%d bytes read: %d, %.100s", size, len(got), got)
+		}
+	}
+	for size, want := range map[int]string{MaxCommand: `"exit_code":0`, MaxCommand + 1: `"field":"command"`} {
+		got := s.CallTool(ctx, agentA, ToolExec, []byte(`{"command":"#<`+strings.Repeat("<", size-2)+`"}`))
+		if !strings.Contains(got, want) {
+			t.Errorf("a command of %d bytes: %s", size, got)
 		}
 	}
 	mustExec(t, s, agentA, "ln -s /etc/passwd link")
@@ -187,6 +193,17 @@ func TestToolCancelled(t *testing.T) {
 	}
 	if r := mustExec(t, s, agentA, "ps | grep -c '[s]leep 1000'"); strings.TrimSpace(r.Stdout) != "0" {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestToolPathBound(t *testing.T) {
+	t.Parallel()
+	for size, ok := range map[int]bool{MaxPath: true, MaxPath + 1: false} {
+		var failed *toolError
+		_, err := toolPath(agentA, "cwd", strings.Repeat("x", size))
+		if (err == nil) != ok || !ok && (!errors.As(err, &failed) || failed.field != "cwd" || failed.kind != invalidArgs) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }
 
