@@ -11,10 +11,10 @@ build:
 	@go build -trimpath -o build/osaurus ./app/osaurus
 
 # What agents run in: gVisor's program, minutes when nothing is cached, and
-# the image. Where one differs from its pin, the pin in the tree follows, and
-# the program has to be built again.
+# the image. Where one differs from its pin, the pin in the tree follows, so the
+# program is built last.
 GUEST := linux/$(shell go env GOARCH)
-sandbox: runsc image
+sandbox: runsc image build
 
 runsc:
 	@mkdir -p build/libexec

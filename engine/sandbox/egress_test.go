@@ -76,6 +76,30 @@ func (p *proxied) ask(t *testing.T, raw string) (int, string) {
 	return code, string(all)
 }
 
+// TestEgressPublic: every public host, and no other.
+func TestEgressPublic(t *testing.T) {
+	t.Parallel()
+	open := true
+	p := newProxied()
+	p.Public = func() bool { return open }
+	for host, want := range map[string]int{
+		"example.com:443": 200, "EXAMPLE.com.:443": 200, "93.184.216.34:443": 200, "[2606:4700::1111]:443": 200,
+		"localhost:80": 403, "router:80": 403, "*.example.com:80": 403, "127.0.0.1:80": 403, "10.1.2.3:80": 403, "[::1]:80": 403, "[::ffff:10.0.0.1]:80": 403, "127.1:80": 403, "0x7f000001:80": 403, "2130706433:80": 403,
+	} {
+		if code, text := p.ask(t, "CONNECT "+host+" HTTP/1.1\r\nHost: x\r\n\r\n"); code != want {
+			t.Errorf("%s: %s", host, text)
+		}
+	}
+	p.answer = []string{"192.168.1.1"} // a public name that leads inward
+	if code, text := p.ask(t, "CONNECT inward.example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n"); code != 403 {
+		t.Error(text)
+	}
+	open = false
+	if code, text := p.ask(t, "CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n"); code != 403 {
+		t.Error(text)
+	}
+}
+
 func TestEgressTargets(t *testing.T) {
 	t.Parallel()
 	for raw, want := range map[string]struct {

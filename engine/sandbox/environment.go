@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"osaurus/engine/fault"
-	"osaurus/engine/sandbox/wire"
 	"osaurus/engine/secret"
 )
 
@@ -30,6 +29,7 @@ type environment struct {
 	guest   *Guest
 	cancel  context.CancelFunc // ends the channel
 	served  chan struct{}      // closed when it has ended
+	ended   chan struct{}      // closed when nothing is left of the environment
 	users   map[string]bool
 	busy    int
 	used    time.Time
@@ -211,7 +211,7 @@ func (s *Service) boot(ctx context.Context, d Driver, key, agentID string) (*env
 	if err != nil {
 		return nil, err
 	}
-	e := &environment{key: key, agentID: agentID, network: mode, mounted: mounted, homes: dir, kept: s.c.Now(), sandbox: box, served: make(chan struct{}), users: map[string]bool{}, used: s.c.Now()}
+	e := &environment{key: key, agentID: agentID, network: mode, mounted: mounted, homes: dir, kept: s.c.Now(), sandbox: box, served: make(chan struct{}), ended: make(chan struct{}), users: map[string]bool{}, used: s.c.Now()}
 	attached := make(chan *Guest, 1)
 	ch := &Channel{Sandbox: spec.ID, AgentID: agentID, Nonce: spec.Boot.Nonce, Listener: box.BridgeListener(), Bridge: s.Bridge, Control: func(c net.Conn) { attached <- NewGuest(c) }}
 	if spec.Network == NetworkProxy {
@@ -227,72 +227,21 @@ func (s *Service) boot(ctx context.Context, d Driver, key, agentID string) (*env
 	case e.guest = <-attached:
 		return e, nil
 	case <-box.Done():
-		err = fmt.Errorf("sandbox: the guest ended while it booted: %w", errors.Join(box.Err()))
+		err = fmt.Errorf("sandbox: the guest ended while it booted: %w%s", errors.Join(box.Err()), said(box))
 	case <-ctx.Done():
-		err = fmt.Errorf("sandbox: the guest did not answer: %w", ctx.Err())
+		err = fmt.Errorf("sandbox: the guest did not answer: %w%s", ctx.Err(), said(box))
 	}
 	return nil, errors.Join(err, s.end(context.WithoutCancel(ctx), e))
 }
 
-// spec is how a sandbox is started. The guest of network "outbound" has
-// loopback alone as well, and a proxy that leads to every public host: no
-// driver routes what would reach this machine and its neighbours.
-func (s *Service) spec(agentID string) (Spec, Network, error) {
-	set := s.Settings()
-	mode := set.Mode(agentID == "" || s.Switch(agentID).Network)
-	id, err := s.newID(agentID)
-	if err != nil {
-		return Spec{}, 0, err
-	}
-	nonce, err := s.newNonce()
-	if err != nil {
-		return Spec{}, 0, err
-	}
-	if next := set.Reconcile(agentID == "" || s.Switch(agentID).Network); next.Network != set.Network {
-		if err := s.SetSettings(next); err != nil {
-			return Spec{}, 0, err
+// said is what a guest printed while it booted, where the driver keeps it.
+func said(box Sandbox) string {
+	if o, ok := box.(interface{ Output() string }); ok {
+		if text := strings.TrimSpace(o.Output()); text != "" {
+			return ": " + text
 		}
 	}
-	spec := Spec{ID: id, Boot: wire.Boot{Sandbox: id, Nonce: nonce}, Network: mode, CPUs: set.CPUs, MemoryMB: set.MemoryGB << 10, PIDs: GuestPIDs, BestEffortLimits: set.Limits == "best-effort"}
-	if mode == NetworkOutbound {
-		spec.Network = NetworkProxy
-	}
-	spec.Boot.Proxy = spec.Network == NetworkProxy
-	return spec, mode, nil
-}
-
-// egress is the proxy of one sandbox: the owner's domains and those its
-// agent's plugins declare, as they are when a request comes, or every public
-// host.
-func (s *Service) egress(e *environment) *Egress {
-	return &Egress{Lookup: s.c.Lookup, Dial: s.c.Dial, Public: func() bool { return s.public(e) }, Domains: func() []string {
-		if e.agentID == "" {
-			return nil // nobody knows which agent's domains would count
-		}
-		patterns := s.Settings().Domains()
-		for _, r := range s.Plugins.List(e.agentID) {
-			patterns = append(patterns, r.Domains()...)
-		}
-		return patterns
-	}, Log: func(event string, attrs ...slog.Attr) {
-		s.c.Log(event, append(attrs, slog.String("sandbox", e.sandbox.ID()), slog.String("agent", e.agentID))...)
-	}}
-}
-
-// public reports whether every public host is allowed now. The proxy does not
-// see which agent of a shared sandbox asks, so the switch of each counts.
-func (s *Service) public(e *environment) bool {
-	if e.network != NetworkOutbound {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name := range e.users {
-		if !s.Switch(s.users.agentOf(name)).Network {
-			return false
-		}
-	}
-	return true
+	return ""
 }
 
 // makeRoom stops the least recently used idle environment when there are as
@@ -365,6 +314,7 @@ func (s *Service) drop(ctx context.Context, e *environment) error {
 
 // end tears down: tokens first, so that nothing is answered any more.
 func (s *Service) end(ctx context.Context, e *environment) error {
+	defer close(e.ended)
 	s.tokens.RevokeSandbox(e.sandbox.ID())
 	ctx = context.WithoutCancel(ctx)
 	kept := s.keepAll(ctx, e)

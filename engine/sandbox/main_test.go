@@ -11,7 +11,8 @@ import (
 var built string
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	// net/http lingers half a second over a connection that it refused.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), goleak.Cleanup(func(code int) {
 		if built != "" {
 			_ = os.RemoveAll(built)
 		}

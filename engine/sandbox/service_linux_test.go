@@ -300,7 +300,7 @@ func TestServiceGuestDies(t *testing.T) {
 		_ = c.cmd.Process.Kill()
 		<-c.done
 	}
-	<-e.served
+	<-e.ended
 	if s.Running(agentA) || s.tokens.Len() != 0 {
 		t.Error("its token still resolves")
 	}

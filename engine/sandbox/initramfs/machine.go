@@ -56,8 +56,9 @@ func (m Machine) Write(w io.Writer, root *os.Root) error {
 	return Write(w, root, extra...)
 }
 
-// script loads the modules, waits for the way to the host, mounts the workspace, puts /etc, where users are
-// kept, into memory, makes the rest read-only, and becomes osaurus-guest,
+// script loads the modules, twice, since updates of a kernel turn round which
+// of virtio and virtio_ring needs the other. It waits for the way to the host,
+// mounts the workspace, puts /etc, where users are kept, into memory, makes the rest read-only, and becomes osaurus-guest,
 // which mounts what is left.
 func (m Machine) script() string {
 	workspace := fmt.Sprintf("-t tmpfs -o nosuid,nodev,mode=0755,size=%dm tmpfs", m.WorkspaceMB)
@@ -71,9 +72,9 @@ func (m Machine) script() string {
 	}
 	return fmt.Sprintf(`#!/bin/busybox sh
 b=/bin/busybox
-for module in /%s/*.ko; do
-	[ -e "$module" ] && $b insmod "$module"
-done
+for pass in 1 2; do for module in /%s/*.ko; do
+	[ -e "$module" ] && $b insmod "$module" 2>/dev/null
+done; done
 $b mount -t devtmpfs -o nosuid,mode=0755 devtmpfs /dev || exit 1
 %s
 $b mkdir -p %s /.etc && $b mount %s %s || exit 1
