@@ -68,7 +68,7 @@ func TestNearby(t *testing.T) { // MB-4, C22
 		if w := m.View(panes.Peers).Working; w == nil || w.Cancel == nil {
 			t.Errorf("%+v", w)
 		}
-		time.Sleep(h.hold)
+		<-time.After(h.hold)
 		synctest.Wait()
 		if want := (control.Pair{BaseURL: "http://192.0.2.7:1337", AgentID: "B1", Address: good.Address, Name: good.Name, PQ: true}); len(h.pairs) != 1 || h.pairs[0] != want {
 			t.Errorf("%+v", h.pairs)
@@ -86,7 +86,7 @@ func TestNearby(t *testing.T) { // MB-4, C22
 			t.Errorf("%+v", s)
 		}
 		before, _ := m.Changed()
-		time.Sleep(4 * time.Second) // it is tried again, before the next question
+		<-time.After(4 * time.Second) // it is tried again, before the next question
 		synctest.Wait()
 		if after, _ := m.Changed(); after > before+2 {
 			t.Errorf("an error that stays changed the panes %d times", after-before)
