@@ -367,6 +367,27 @@ func finding(e *engine.Engine, id string) *engine.Finding {
 	return nil
 }
 
+// remarking is a keystore that has something to say.
+type remarking struct{ keystore.Store }
+
+func (remarking) Remark() (sentence, explanation string) { return "It lies elsewhere", "So it is." }
+
+func TestDoctorTellsWhereSecretsAre(t *testing.T) {
+	t.Parallel()
+	p := ports()
+	plain := openHost(t, p, engine.Config{Home: t.TempDir()})
+	defer plain.Close(t.Context())
+	if f := finding(plain, "keystore-place"); f != nil {
+		t.Errorf("a keystore without a remark: %+v", f)
+	}
+	p.Keystore = func(string, secret.Bytes) (keystore.Store, error) { return remarking{keystore.NewMemory()}, nil }
+	e := openHost(t, p, engine.Config{Home: t.TempDir()})
+	defer e.Close(t.Context())
+	if f := finding(e, "keystore-place"); f == nil || f.Level != "warning" || f.Title != "It lies elsewhere" || f.Text != "So it is." {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	e := openHost(t, ports(), engine.Config{Home: t.TempDir()})

@@ -98,6 +98,11 @@ func (e *Engine) keyFindings() []Finding {
 	default:
 		f = append(f, Finding{ID: "keystore", Level: "ok", Title: "The keystore is sealed by a " + e.store.Strength().String()})
 	}
+	if r, ok := e.store.(keystore.Remarker); ok {
+		if sentence, explanation := r.Remark(); sentence != "" {
+			f = append(f, Finding{ID: "keystore-place", Level: "warning", Title: sentence, Text: explanation})
+		}
+	}
 	if err := e.Keys.Problem(); err != nil {
 		f = append(f, Finding{"access-keys", "error", "Access keys are limited", err.Error(), "osaurus keys list"})
 	}

@@ -88,12 +88,22 @@ func (p *approvalPanel) tick() {
 	}
 }
 
+// drop lets go of the controls of the request before.
+func (p *approvalPanel) drop() {
+	for _, o := range []objc.IObject{p.choice, p.left} {
+		if !o.IsNil() {
+			o.Release()
+		}
+	}
+}
+
 func (p *approvalPanel) fill() {
 	content := column(heading(p.now.Title))
 	for _, t := range p.now.Text {
 		content.AddArrangedSubview(label(t, panes.Plain))
 	}
 	content.AddArrangedSubview(p.app.facts(p.now.Facts))
+	p.drop()
 	p.choice = appkit.NewPopUpButton()
 	keep(p.choice)
 	for i, o := range p.now.Options {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -14,6 +15,8 @@ import (
 	"osaurus/bridge"
 	"osaurus/engine"
 	"osaurus/engine/control"
+	"osaurus/engine/fault"
+	"osaurus/engine/secret"
 )
 
 // host is the engine in this process; a panes.Serving. Its control socket is
@@ -21,6 +24,7 @@ import (
 type host struct {
 	home string
 	tell func(panes.ServingState)
+	ask  func(again bool) (passphrase secret.Bytes, given bool)
 
 	mu   sync.Mutex
 	stop context.CancelFunc // nil while none runs
@@ -82,9 +86,27 @@ func failure(err error) panes.Failure {
 	return panes.OtherFailure
 }
 
+// open opens the home. A sealed keystore file needs its passphrase, which is
+// asked for until it fits or the person gives up.
+func (h *host) open(ctx context.Context) (*engine.Engine, error) {
+	config := engine.Config{Home: h.home, Version: cli.Version}
+	e, err := engine.Open(ctx, bridge.Default(), config)
+	_, none := os.Lstat(filepath.Join(h.home, bridge.KeystoreFile))
+	for again := false; errors.Is(err, fault.KeystoreLocked) && none == nil && ctx.Err() == nil; again = true {
+		passphrase, given := h.ask(again)
+		if !given {
+			break
+		}
+		config.Passphrase = passphrase
+		e, err = engine.Open(ctx, bridge.Default(), config)
+		passphrase.Destroy()
+	}
+	return e, err
+}
+
 // serve opens the home and serves it until ctx ends.
 func (h *host) serve(ctx context.Context, stop context.CancelFunc) (err error) {
-	e, err := engine.Open(ctx, bridge.Default(), engine.Config{Home: h.home, Version: cli.Version})
+	e, err := h.open(ctx)
 	if err != nil {
 		return err
 	}

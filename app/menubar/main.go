@@ -23,6 +23,7 @@ import (
 	"osaurus/bridge/notify"
 	"osaurus/engine"
 	"osaurus/engine/control"
+	"osaurus/engine/secret"
 )
 
 // AppKit belongs to the main thread, and this goroutine to it from here on.
@@ -54,7 +55,8 @@ type application struct {
 func newApplication(home string) *application {
 	a := &application{}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
-	a.host = &host{home: home, tell: func(s panes.ServingState) { a.model.SetServing(s) }}
+	a.host = &host{home: home, tell: func(s panes.ServingState) { a.model.SetServing(s) },
+		ask: func(again bool) (secret.Bytes, bool) { return a.shown.AskPassphrase(a.ctx, again) }}
 	client := control.NewClient(filepath.Join(home, filepath.FromSlash(engine.SocketPath)))
 	a.model = panes.New(client, panes.Env{Home: filepath.Dir(home), Clipboard: appkit.Pasteboard{}, Notify: a.notify, Serving: a.host,
 		DiskEncrypted: func(context.Context) panes.DiskState { return page.DiskOf(home) }})

@@ -190,6 +190,16 @@ func (m *Model) menuActions() []Action {
 	return list
 }
 
+// PassphraseQuestion asks for the passphrase of a sealed keystore, before there
+// is a host that could be asked anything. The first action gives it.
+func (m *Model) PassphraseQuestion(again bool) Sheet {
+	text := m.t("passphrase.text")
+	if again {
+		text = m.t("passphrase.again")
+	}
+	return Sheet{Kind: "passphrase", Title: m.t("passphrase.title"), Text: []string{text}, Actions: []Action{{ID: "confirm", Label: m.t("passphrase.open"), Primary: true}, {ID: "cancel", Label: m.t("common.cancel")}}}
+}
+
 func (m *Model) startHost(string) {
 	if m.env.Serving != nil {
 		m.serving.Phase = Starting

@@ -64,7 +64,10 @@ type Store struct {
 	device bool // the master does not synchronise on this machine
 }
 
-var _ keystore.Store = (*Store)(nil)
+var (
+	_ keystore.Store    = (*Store)(nil)
+	_ keystore.Remarker = (*Store)(nil)
+)
 
 // Open returns the store. Items of a scope are apart from those of every other
 // one; "" is that of the app, whose items have their plain names.
@@ -84,6 +87,14 @@ func Open(scope string) (*Store, error) {
 // DataProtection reports whether items are in the data-protection keychain;
 // the login keychain gives them to every program that the person allows.
 func (s *Store) DataProtection() bool { return s.protected != 0 }
+
+// Remark implements keystore.Remarker (D13).
+func (s *Store) Remark() (sentence, explanation string) {
+	if s.DataProtection() {
+		return "", ""
+	}
+	return "Secrets are in the login keychain instead of the data-protection keychain", "This program was not signed with the entitlement for it. Other programs of yours can ask for these items, and they do not demand your presence."
+}
 
 func (s *Store) service(name string) string {
 	if s.scope == "" {

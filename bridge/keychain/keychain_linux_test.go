@@ -34,7 +34,11 @@ func TestSuite(t *testing.T) {
 				n++
 				scope := fmt.Sprint(name, n)
 				again := func() keystore.Store { return open(t, scope) }
-				if s := open(t, scope); s.DataProtection() != entitled {
+				s := open(t, scope)
+				if said, why := s.Remark(); (said == "") != entitled || (why == "") != entitled {
+					t.Errorf("entitled %v, it remarks %q", entitled, said)
+				}
+				if s.DataProtection() != entitled {
 					t.Error("it is in the wrong keychain")
 				}
 				return again(), again

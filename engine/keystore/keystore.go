@@ -31,6 +31,12 @@ type Store interface {
 	Close() error
 }
 
+// Remarker is a Store that has something to say to its owner about where its
+// items are, in a sentence and an explanation; "" when all is as it should be.
+type Remarker interface {
+	Remark() (sentence, explanation string)
+}
+
 // Strength is what stands between a stolen disk and the items (decisions D10).
 type Strength uint8
 

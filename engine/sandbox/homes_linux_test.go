@@ -100,10 +100,10 @@ func TestServiceOutbound(t *testing.T) {
 // TestUnavailable: what is missing and what is damaged are not the same.
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
-	if err := unavailable("x", fault.New(fault.ArtifactDamaged, nil)); !errors.Is(err, fault.ArtifactDamaged) {
+	if err := driverUnavailable("x", fault.New(fault.ArtifactDamaged, nil)); !errors.Is(err, fault.ArtifactDamaged) {
 		t.Error(err)
 	}
-	err := unavailable("x", fmt.Errorf("%w: no runsc (make sandbox builds it)", ErrUnavailable))
+	err := driverUnavailable("x", fmt.Errorf("%w: no runsc (make sandbox builds it)", ErrUnavailable))
 	if !errors.Is(err, fault.SandboxUnavailable) || err.Error() != "The sandbox driver x is not available: no runsc (make sandbox builds it)" {
 		t.Error(err)
 	}
