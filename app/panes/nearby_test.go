@@ -139,3 +139,12 @@ func TestDots(t *testing.T) { // MB-2
 
 // pass lets fake time pass.
 func pass(d time.Duration) { <-time.After(d) }
+
+func TestPassphraseQuestion(t *testing.T) {
+	t.Parallel()
+	d := drive(t, newScripted(), panes.Env{})
+	first, again := d.PassphraseQuestion(false), d.PassphraseQuestion(true)
+	if len(first.Text) != 1 || len(again.Text) != 1 || first.Text[0] == again.Text[0] || len(first.Actions) != 2 || first.Actions[0].ID != "confirm" || first.Actions[1].ID != "cancel" {
+		t.Errorf("%+v, %+v", first, again)
+	}
+}

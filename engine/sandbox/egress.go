@@ -147,7 +147,7 @@ func (p *Egress) open(ctx context.Context, r *http.Request) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !AllowedHost(host, p.Domains()) && !(p.Public != nil && publicHost(host) && p.Public()) {
+	if public := p.Public != nil && publicHost(host) && p.Public(); !public && !AllowedHost(host, p.Domains()) {
 		return nil, errHostRefused
 	}
 	ctx, cancel := context.WithTimeout(ctx, ConnectTimeout)

@@ -84,7 +84,7 @@ func TestUnavailableSaysWhy(t *testing.T) {
 	}{
 		"outbound":         {Driver{}, true, func(s *sandbox.Spec) { s.Network = sandbox.NetworkOutbound }, "outbound"},
 		"rootless, folder": {Driver{rootless: true}, false, func(s *sandbox.Spec) { s.Workspace = "/x"; s.BestEffortLimits = true }, "workspace"},
-		"no limits":        {Driver{}, false, func(*sandbox.Spec) {}, "limits=best-effort"},
+		"no limits":        {Driver{}, false, func(*sandbox.Spec) {}, "best-effort"},
 	} {
 		spec := drivertest.NewSpec("", false)
 		c.change(&spec)
