@@ -20,7 +20,7 @@ const (
 )
 
 // All lists the panes in their order.
-var All = []Pane{Identity, Agents, Peers, Storage, Requests}
+var All = []Pane{Identity, Storage, Agents, Peers, Requests}
 
 // Tone is how much a thing matters to the person who reads it.
 type Tone string

@@ -3,6 +3,8 @@ package discovery
 import (
 	"encoding/json"
 	"maps"
+	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -145,4 +147,19 @@ func FuzzParseTXT(f *testing.F) {
 			t.Fatal("TXT does not round-trip")
 		}
 	})
+}
+
+func TestBaseURL(t *testing.T) {
+	t.Parallel()
+	for want, in := range map[string]Instance{
+		"http://studio.local:1337":     {Host: "studio.local", Port: 1337},
+		"http://192.0.2.7:80":          {Host: "studio.local", Port: 80, IPs: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::1")}},
+		"http://[2001:db8::1]:1337":    {Port: 1337, IPs: []netip.Addr{netip.MustParseAddr("2001:db8::1")}},
+		"http://[fe80::1%25eth0]:1337": {Port: 1337, IPs: []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}},
+	} {
+		got := in.BaseURL()
+		if u, err := url.Parse(got); got != want || err != nil || u.Port() == "" {
+			t.Errorf("%q, want %q; %v", got, want, err)
+		}
+	}
 }
