@@ -100,7 +100,7 @@ func (e *Engine) keyFindings() []Finding {
 	}
 	if r, ok := e.store.(keystore.Remarker); ok {
 		if sentence, explanation := r.Remark(); sentence != "" {
-			f = append(f, Finding{ID: "keystore-place", Level: "warning", Title: sentence, Text: explanation})
+			f = append(f, Finding{"keystore-place", "warning", sentence, explanation, "osaurus identity phrase"}) // to move to a build that is entitled
 		}
 	}
 	if err := e.Keys.Problem(); err != nil {
