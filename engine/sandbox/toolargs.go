@@ -145,7 +145,7 @@ func asToolError(err error) *toolError {
 		return &toolError{kind: rejected, message: fault.Of(err).Public()}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &toolError{kind: rejected, message: "The run was cancelled."}
-	case errors.Is(err, fault.Unsupported):
+	case errors.Is(err, fault.Unsupported), errors.Is(err, fault.SandboxUnavailable):
 		return &toolError{kind: unavailable, message: fault.Of(err).Public()}
 	}
 	return &toolError{kind: executionError, message: fault.Of(err).Public()}

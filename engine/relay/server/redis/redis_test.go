@@ -21,7 +21,7 @@ import (
 // The library keeps looking for a Redis that is gone, and ends within a second
 // of Close.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"), goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 // program is a real Redis on a port of its own.

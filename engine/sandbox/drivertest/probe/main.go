@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 )
 
 const socket = "/tmp/osaurus-bridge.sock"
@@ -32,6 +34,10 @@ func main() {
 	})
 	flag.Parse()
 	status, err := ask(head, *token, *file, *size, *chunked)
+	// A refusal while the body is on its way may be lost with the connection.
+	for try := 0; try < 5 && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)); try++ {
+		status, err = ask(head, *token, *file, *size, *chunked)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 		os.Exit(1)
