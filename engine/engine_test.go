@@ -39,7 +39,7 @@ var held = flag.String("held", "", "the home TestTwoProcesses opens in its child
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait")) // net/http lingers half a second
 }
 
 // ports are those of a real host, with a cheap keystore and no discovery.

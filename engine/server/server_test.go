@@ -31,7 +31,9 @@ import (
 	"osaurus/engine/settings"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait")) // net/http lingers half a second
+}
 
 // host is a whole server on loopback with a real stack below it.
 type host struct {
