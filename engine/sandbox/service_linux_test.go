@@ -236,6 +236,7 @@ func TestServiceSwitch(t *testing.T) {
 	if err := s.SetSwitch(strings.ToLower(agentA), on); err != nil {
 		t.Fatal(err)
 	}
+	mustExec(t, s, agentA, "true") // the start must not outlast a turn; the owner's commands do not count
 	for range 2 {
 		if got := call(); got != `{"ok":true,"result":{"exit_code":0,"stderr":"","stdout":""},"tool":"sandbox_exec"}` {
 			t.Fatal(got)
