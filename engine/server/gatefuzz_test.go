@@ -271,7 +271,7 @@ func FuzzGate(f *testing.F) {
 		if !in.configured {
 			// Its agents and port are others: only what needs neither is asked.
 			if to = fresh; in.inside || in.agentHeader != "" || strings.Contains(in.target, "/agents/") {
-				t.Skip("not for this host")
+				return // a request that this host cannot be asked
 			}
 			in.host = strings.ReplaceAll(in.host, strconv.Itoa(h.port), strconv.Itoa(fresh.port))
 		}
