@@ -426,6 +426,11 @@ func TestRelayGate(t *testing.T) {
 	if alice.Settings().Expose {
 		t.Error("the host is exposed, so the test shows nothing")
 	}
+	for _, e := range alice.Server.Requests() {
+		if !strings.HasPrefix(e.Transport, "relay") {
+			t.Errorf("%s %s counts as %s", e.Method, e.Path, e.Transport)
+		}
+	}
 }
 
 func mintFor(t testing.TB, h *host, a agents.Agent) string {
