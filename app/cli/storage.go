@@ -205,7 +205,10 @@ func (a *app) bar() *progress {
 }
 
 func newProgress(w io.Writer, throttle time.Duration) *progress {
-	return &progress{progressbar.NewOptions64(-1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true), progressbar.OptionShowCount(), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(throttle), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())}
+	return &progress{progressbar.NewOptions64(-1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true), progressbar.OptionShowCount(), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(throttle), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish(),
+		// The spinner of an unknown length draws from a goroutine that outlives
+		// a bar nobody ends.
+		progressbar.OptionSetSpinnerChangeInterval(0))}
 }
 
 func (p *progress) show(at storage.Progress) {

@@ -111,6 +111,14 @@ type rig struct {
 // newRig runs a tunnel for n agents. It must be called in a synctest bubble.
 func newRig(t *testing.T, n int, change ...func(*Config)) *rig {
 	t.Helper()
+	r := newIdleRig(t, n, change...)
+	r.run()
+	return r
+}
+
+// newIdleRig makes a tunnel that does not dial yet.
+func newIdleRig(t *testing.T, n int, change ...func(*Config)) *rig {
+	t.Helper()
 	r := &rig{t: t, keys: newKeys(t, n), dials: make(chan *fakeConn, 4096)}
 	r.wanted = r.keys.list
 	c := Config{
@@ -139,11 +147,14 @@ func newRig(t *testing.T, n int, change ...func(*Config)) *rig {
 		f(&c)
 	}
 	r.tunnel = New(c)
-	ctx, cancel := context.WithCancel(t.Context())
+	return r
+}
+
+func (r *rig) run() {
+	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); r.tunnel.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-	return r
+	r.t.Cleanup(func() { cancel(); <-done })
 }
 
 func (r *rig) want(list ...Agent) {

@@ -116,12 +116,13 @@ func TestAnswersHoldTheirPlace(t *testing.T) {
 // TestFirstRequestOfAnAgent may follow the relay's word at once.
 func TestFirstRequestOfAnAgent(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRig(t, 2)
+		r := newIdleRig(t, 2)
 		r.served = func(w http.ResponseWriter, q *http.Request) {
 			_, _ = io.WriteString(w, q.Header.Get("X-Osaurus-Agent-Id"))
 		}
 		all := r.keys.list
-		r.want(all[0])
+		r.wanted = all[:1]
+		r.run()
 		c := r.open()
 		r.want(all...)
 		c.take(t)
@@ -190,9 +191,10 @@ func TestClockSet(t *testing.T) {
 // with another socket each time.
 func TestOlderRelayMoves(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRig(t, 12)
+		r := newIdleRig(t, 12)
 		all := r.keys.list
-		r.want(all[:6]...)
+		r.wanted = all[:6]
+		r.run()
 		old := r.open()
 		r.want(all...)
 		fresh := r.dialled()

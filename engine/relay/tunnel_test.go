@@ -169,9 +169,10 @@ func TestSignatureRefused(t *testing.T) {
 // TestChanges: one at a time, each answered before the next.
 func TestChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRig(t, 4)
+		r := newIdleRig(t, 4)
 		all := r.keys.list
-		r.want(all[0])
+		r.wanted = all[:1]
+		r.run()
 		c := r.dialled()
 		if auth := r.accept(c); len(auth.Agents) != 1 {
 			t.Fatalf("%d agents", len(auth.Agents))
@@ -231,9 +232,10 @@ func TestChanges(t *testing.T) {
 // superseded is no news.
 func TestManyChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRig(t, 12)
+		r := newIdleRig(t, 12)
 		all := r.keys.list
-		r.want(all[:2]...)
+		r.wanted = all[:2]
+		r.run()
 		old := r.open()
 		r.want(all[:2+maxChanges+1]...)
 		fresh := r.dialled()
