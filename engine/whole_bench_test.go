@@ -54,7 +54,13 @@ func BenchmarkWholeRun(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	proxy := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, FlushInterval: -1})
+	forward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }, FlushInterval: -1}
+	proxy := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		// A provider may answer before the proxy has sent the end of the body,
+		// which net/http takes from it otherwise.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		forward.ServeHTTP(w, q)
+	}))
 	b.Cleanup(proxy.Close)
 	const body = `{"messages":[{"role":"user","content":"word"}]}`
 	plain := func(s *httptest.Server) func() (*http.Response, error) {
