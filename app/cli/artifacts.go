@@ -55,7 +55,20 @@ func (a *app) artifacts() (*artifact.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return artifact.Open(a.home, filepath.Join(filepath.Dir(program), "libexec"))
+	return artifact.Open(a.home, libexecOf(program))
+}
+
+// libexecOf is where what comes with the program lies: where it was built, or
+// where packages put it, in libexec/osaurus of the same prefix.
+func libexecOf(program string) string {
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		program = real
+	}
+	dir := filepath.Dir(program)
+	if installed := filepath.Join(dir, "..", "libexec", "osaurus"); filepath.Base(dir) == "bin" {
+		return filepath.Clean(installed)
+	}
+	return filepath.Join(dir, "libexec")
 }
 
 func lineOf(p artifact.Pin) artifactLine {

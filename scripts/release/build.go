@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -128,12 +127,18 @@ func (o *options) all(src source, dir string) (files, error) {
 		if err != nil {
 			return nil, err
 		}
-		fmt.Printf("built %s in %.0f s: %s\n", p, time.Since(start).Seconds(), strings.Join(b.programs.names(), " "))
+		fmt.Printf("built %s in %.0f s\n", p, time.Since(start).Seconds())
+		if len(b.sandbox) == 0 {
+			fmt.Printf("%s comes without the sandbox: its image is built where its programs run\n", p)
+		}
 		b.shared, b.manual, b.completions = shared, cli.Manual(src.time), completions
 		if err := o.pack(all, src, b); err != nil {
 			return nil, err
 		}
 		tools[p.String()] = []byte(b.compilers)
+		if len(b.sandbox) > 0 {
+			tools[p.String()] = append(tools[p.String()], "; with the sandbox"...)
+		}
 	}
 	if err := o.packSource(all, src, tree); err != nil {
 		return nil, err
@@ -145,7 +150,8 @@ func (o *options) all(src source, dir string) (files, error) {
 // built is one platform's part of a release.
 type built struct {
 	platform    platform
-	programs    files
+	programs    files // what users run
+	sandbox     files // what their agents run in, by name below libexec/osaurus
 	compilers   string
 	licences    []byte
 	sbom        []byte
@@ -154,24 +160,24 @@ type built struct {
 	completions files
 }
 
-// build compiles every program of app that this system can have.
+// build compiles the program, and what its agents run in.
 func (o *options) build(src source, dir, tree string, p platform) (built, error) {
 	b := built{platform: p, programs: files{}}
 	env := buildEnv(dir, p, src.time)
-	list, err := output(tree, env, "go", "list", "-f", `{{if eq .Name "main"}}{{.ImportPath}}{{end}}`, "./app/...")
+	out := filepath.Join(dir, p.String())
+	at := filepath.Join(out, "osaurus")
+	_, err := output(tree, env, "go", "build", "-buildmode=pie", "-ldflags", "-s -w -X osaurus/app/cli.Version="+o.version+" -extldflags '-Wl,-z,relro,-z,now'", "-o", at, "./app/osaurus")
 	if err != nil {
 		return b, err
 	}
-	out := filepath.Join(dir, p.String())
-	for pkg := range strings.FieldsSeq(list) {
-		at := filepath.Join(out, path.Base(pkg))
-		if _, err := output(tree, env, "go", "build", "-buildmode=pie", "-ldflags", "-s -w -X osaurus/app/cli.Version="+o.version+" -extldflags '-Wl,-z,relro,-z,now'", "-o", at, pkg); err != nil {
-			return b, err
-		}
-		if b.programs[path.Base(pkg)], err = os.ReadFile(at); err != nil {
-			return b, err
-		}
+	if b.programs["osaurus"], err = os.ReadFile(at); err != nil {
+		return b, err
 	}
+	box, err := buildSandbox(tree, filepath.Join(out, "libexec"), env, p)
+	if err != nil {
+		return b, err
+	}
+	b.sandbox = box.files
 	linked, err := linkedModules(b.programs)
 	if err != nil {
 		return b, err
@@ -184,8 +190,8 @@ func (o *options) build(src source, dir, tree string, p platform) (built, error)
 	if err != nil {
 		return b, err
 	}
-	b.licences = found.text()
-	if b.sbom, err = sbom(o.version, src, p, b.programs, linked, found, dirs); err != nil {
+	b.licences = append(found.text("osaurus"), box.licences...)
+	if b.sbom, err = sbom(o.version, src, p, b.programs, linked, found, dirs, box.components...); err != nil {
 		return b, err
 	}
 	b.compilers, err = output(tree, env, p.cc, "--version")

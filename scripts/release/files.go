@@ -38,7 +38,7 @@ func (f files) sums() string {
 
 // mode is a file's mode in archives: programs can be run.
 func mode(name string) int64 {
-	if strings.Contains("/"+name, "/bin/") || strings.Contains(name, "libexec/") {
+	if strings.Contains("/"+name, "/bin/") || strings.HasSuffix(name, "/"+runsc) {
 		return 0o755
 	}
 	return 0o644

@@ -142,9 +142,9 @@ func spdx(text []byte) (ids []string) {
 }
 
 // text is one file with all of them.
-func (all licences) text() []byte {
+func (all licences) text(program string) []byte {
 	var b bytes.Buffer
-	b.WriteString("What is linked into osaurus, and the licences it comes under.\n")
+	fmt.Fprintf(&b, "What is linked into %s, and the licences it comes under.\n", program)
 	for _, l := range all {
 		fmt.Fprintf(&b, "\n%s\n%s %s (%s)\n", strings.Repeat("=", 78), l.module, l.version, strings.Join(l.ids, ", "))
 		for _, name := range l.texts.names() {

@@ -36,11 +36,10 @@ func sharedFiles(tree string) (files, error) {
 func (b built) tree() files {
 	t := files{}
 	for name, body := range b.programs {
-		if name == "osaurus" {
-			t["bin/"+name] = body
-		} else {
-			t["libexec/osaurus/"+name] = body
-		}
+		t["bin/"+name] = body
+	}
+	for name, body := range b.sandbox {
+		t["libexec/osaurus/"+name] = body
 	}
 	for name, body := range b.manual {
 		t["share/man/man1/"+name+".gz"] = compressed(body)

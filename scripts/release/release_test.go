@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -64,16 +65,62 @@ func fresh(t *testing.T) (options, source, built) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.licences = found.text()
+	b.licences = found.text("osaurus")
 	if b.sbom, err = sbom(o.version, src, b.platform, b.programs, linked, found, dirs); err != nil {
 		t.Fatal(err)
 	}
 	return o, src, b
 }
 
+// builtSandbox is what make sandbox made, which make test runs first.
+func builtSandbox(t *testing.T) files {
+	t.Helper()
+	all := files{}
+	for _, name := range []string{runsc, "image"} {
+		below, err := filesBelow("../../build/libexec/" + name)
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Log("make sandbox did not run: the package is made without the sandbox")
+			return nil
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at, body := range below {
+			all[path.Join(name, at)] = body
+		}
+	}
+	return all
+}
+
+// TestSandboxAsPinned: what differs from its pin is not released.
+func TestSandboxAsPinned(t *testing.T) {
+	t.Parallel()
+	all, dir := builtSandbox(t), t.TempDir()
+	if all == nil || runtime.GOARCH != "amd64" {
+		t.Skip("make sandbox did not run, or not for amd64")
+	}
+	for name, body := range all {
+		if err := place(filepath.Join(dir, name), body, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := asPinned(dir, known[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := place(filepath.Join(dir, runsc), append(bytes.Clone(all[runsc]), 0), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := asPinned(dir, known[0]); err == nil || !strings.Contains(err.Error(), "runsc is not what is pinned") {
+		t.Errorf("%v", err)
+	}
+	if none, err := buildSandbox(dir, dir, nil, platform{"linux", "other", "", ""}); err != nil || none.files != nil {
+		t.Errorf("built for another machine: %v, %v", none.files.names(), err)
+	}
+}
+
 func TestArchives(t *testing.T) {
 	t.Parallel()
-	f := files{"p/bin/x": []byte("program"), "p/a": []byte("text"), "p/libexec/osaurus/y": nil}
+	f := files{"p/bin/x": []byte("program"), "p/a": []byte("text"), "p/libexec/osaurus/osaurus-runsc": nil, "p/libexec/osaurus/image/blob": nil}
 	one, err := f.archive(commitTime)
 	if err != nil {
 		t.Fatal(err)
@@ -91,12 +138,12 @@ func TestArchives(t *testing.T) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil || !h.ModTime.Equal(commitTime) || h.Uid != 0 || (h.Mode == 0o755) != (h.Name != "p/a") {
+		if err != nil || !h.ModTime.Equal(commitTime) || h.Uid != 0 || (h.Mode == 0o755) != (h.Name == "p/bin/x" || h.Name == "p/libexec/osaurus/osaurus-runsc") {
 			t.Fatalf("%+v, %v", h, err)
 		}
 		names = append(names, h.Name)
 	}
-	if got := strings.Join(names, " "); got != "p/a p/bin/x p/libexec/osaurus/y" {
+	if got := strings.Join(names, " "); got != "p/a p/bin/x p/libexec/osaurus/image/blob p/libexec/osaurus/osaurus-runsc" {
 		t.Error(got)
 	}
 }
@@ -189,6 +236,7 @@ func TestDebianPackage(t *testing.T) {
 		}
 	}
 	o, src, b := fresh(t)
+	b.sandbox = builtSandbox(t)
 	deb, err := o.debian(src, b)
 	if err != nil {
 		t.Fatal(err)
@@ -238,6 +286,9 @@ func TestDebianPackage(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(root, name)); err != nil || info.Mode().Perm() != 0o644 {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if out, err := output(dir, nil, bin, "--home", home, "artifacts", "verify", "--json"); len(b.sandbox) > 0 && (err != nil || strings.Count(out, `"state":"ok"`) != len(shipped)) {
+		t.Errorf("the installed program does not find what it came with: %s, %v", out, err)
 	}
 	dpkg("--purge", "osaurus")
 	if _, err := os.Stat(filepath.Join(root, "usr/bin/osaurus")); !errors.Is(err, fs.ErrNotExist) {

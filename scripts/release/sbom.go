@@ -71,28 +71,17 @@ const sqlcipherModule = "github.com/mutecomm/go-sqlcipher/v4"
 
 // sbom lists what is in the programs. It is made from the programs themselves,
 // and the same for the same programs.
-func sbom(version string, src source, p platform, programs files, linked map[string]string, found licences, dirs map[string]string) ([]byte, error) {
+func sbom(version string, src source, p platform, programs files, linked map[string]string, found licences, dirs map[string]string, more ...component) ([]byte, error) {
 	root := component{Type: "application", Ref: "osaurus", Name: "osaurus", Version: version, Licences: chosen("MIT"), Properties: []property{{"osaurus:platform", p.String()}, {"osaurus:commit", src.commit}}}
 	for _, name := range programs.names() {
 		root.Components = append(root.Components, component{Type: "file", Ref: "file:" + name, Name: name, Version: version, Hashes: []hash{{"SHA-256", fmt.Sprintf("%x", sha256.Sum256(programs[name]))}}})
 	}
 	b := bom{
-		Schema: "http://cyclonedx.org/schema/bom-1.6.schema.json", Format: "CycloneDX", Spec: "1.6", Version: 1, Components: []component{},
+		Schema: "http://cyclonedx.org/schema/bom-1.6.schema.json", Format: "CycloneDX", Spec: "1.6", Version: 1,
 		Serial:   "urn:uuid:" + uuid.NewSHA1(uuid.NameSpaceURL, []byte(programs.sums())).String(),
 		Metadata: metadata{src.time.Format(time.RFC3339), root},
 	}
-	ids := map[string][]string{}
-	for _, l := range found {
-		ids[l.module] = l.ids
-	}
-	std := component{Type: "library", Ref: "pkg:golang/std@" + strings.TrimPrefix(toolchain, "go"), Name: "std", Version: strings.TrimPrefix(toolchain, "go"), Desc: "the Go standard library and runtime", Licences: chosen(ids["std"]...)}
-	std.PURL = std.Ref
-	b.Components = append(b.Components, std)
-	for _, path := range slices.Sorted(maps.Keys(linked)) {
-		c := component{Type: "library", Ref: "pkg:golang/" + path + "@" + linked[path], Name: path, Version: linked[path], Licences: chosen(ids[path]...)}
-		c.PURL = c.Ref
-		b.Components = append(b.Components, c)
-	}
+	b.Components = goComponents(linked, found)
 	if linked[sqlcipherModule] != "" {
 		native, err := vendored(dirs[sqlcipherModule])
 		if err != nil {
@@ -101,11 +90,33 @@ func sbom(version string, src source, p platform, programs files, linked map[str
 		b.Components = append(b.Components, native...)
 	}
 	var refs []string
+	for _, c := range more {
+		if !slices.ContainsFunc(b.Components, func(have component) bool { return have.Ref == c.Ref }) {
+			b.Components = append(b.Components, c)
+		}
+	}
 	for _, c := range b.Components {
 		refs = append(refs, c.Ref)
 	}
 	b.Dependencies = append(b.Dependencies, dependency{"osaurus", refs})
 	return json.MarshalIndent(b, "", "  ")
+}
+
+// goComponents are the Go standard library and the modules linked with it.
+func goComponents(linked map[string]string, found licences) []component {
+	ids := map[string][]string{}
+	for _, l := range found {
+		ids[l.module] = l.ids
+	}
+	std := component{Type: "library", Ref: "pkg:golang/std@" + strings.TrimPrefix(toolchain, "go"), Name: "std", Version: strings.TrimPrefix(toolchain, "go"), Desc: "the Go standard library and runtime", Licences: chosen(ids["std"]...)}
+	std.PURL = std.Ref
+	all := []component{std}
+	for _, path := range slices.Sorted(maps.Keys(linked)) {
+		c := component{Type: "library", Ref: "pkg:golang/" + path + "@" + linked[path], Name: path, Version: linked[path], Licences: chosen(ids[path]...)}
+		c.PURL = c.Ref
+		all = append(all, c)
+	}
+	return all
 }
 
 func chosen(ids ...string) []licenceChoice {
