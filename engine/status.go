@@ -3,9 +3,11 @@ package engine
 import (
 	"context"
 	"slices"
+	"strconv"
 
 	"osaurus/engine/identity"
 	"osaurus/engine/keystore"
+	"osaurus/engine/runner"
 )
 
 // Finding is one thing doctor says.
@@ -17,7 +19,7 @@ type Finding struct {
 	Next  string `json:"next,omitempty"` // the command to type
 }
 
-// Status is everything doctor shows. It holds no secret.
+// Status is what the host knows of itself. It holds no secret.
 type Status struct {
 	Version      string    `json:"version"`
 	Home         string    `json:"home"`
@@ -60,6 +62,31 @@ func (e *Engine) Status(ctx context.Context) Status {
 	}
 	s.Findings = slices.Concat(e.identityFindings(id, idErr), e.keyFindings(), e.storageFindings(ctx), e.serviceFindings(), e.relayFindings())
 	return s
+}
+
+// Diagnose is Status, and asks the provider whether it answers, which takes up
+// to runner.ProbeTimeout.
+func (e *Engine) Diagnose(ctx context.Context) Status {
+	s := e.Status(ctx)
+	if s.Provider == "" {
+		return s
+	}
+	if err := e.probeProvider(ctx); err != nil {
+		at := slices.IndexFunc(s.Findings, func(f Finding) bool { return f.ID == "provider" })
+		s.Findings[at] = Finding{"provider", "warning", "The model provider at " + s.Provider + " does not answer as one", err.Error(), "osaurus provider probe"}
+	}
+	return s
+}
+
+func (e *Engine) probeProvider(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, runner.ProbeTimeout)
+	defer cancel()
+	p, err := e.endpoint(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = p.Models(ctx)
+	return err
 }
 
 func (e *Engine) identityFindings(id identity.Status, err error) []Finding {
@@ -121,6 +148,14 @@ func (e *Engine) serviceFindings() []Finding {
 	}
 	if len(e.Agents.Addresses()) == 0 {
 		f = append(f, Finding{"agents", "warning", "There is no agent that others can reach", "The built-in agent is yours alone.", "osaurus agents create NAME"})
+	}
+	if e.Server.Port() != 0 && len(e.Agents.Addresses()) > 0 && !e.Approval.Attached() {
+		f = append(f, Finding{"approvers", "warning", "Nobody can answer requests to pair", "Each is refused at once. The terminal of osaurus serve, the settings page and the command below answer them.", "osaurus approvals watch"})
+	}
+	for _, a := range e.Agents.List() {
+		if _, err := e.Invites.List(a.ID); err != nil {
+			f = append(f, Finding{"invites", "error", "The invites of " + a.Name + " cannot be read", err.Error() + " Until then none of them lets anybody in.", "osaurus invite list " + strconv.Quote(a.Name)})
+		}
 	}
 	if e.Settings().Expose {
 		f = append(f, Finding{ID: "exposed", Level: "ok", Title: "The host listens on every interface, so local callers need a key too"})

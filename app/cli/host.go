@@ -58,7 +58,7 @@ func (a *app) hostCommands(root *cobra.Command) {
 		}),
 		command("host", "doctor", "Explain every state that needs you, and what to type", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
 			return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
-				s, err := c.Status(ctx)
+				s, err := c.Diagnose(ctx)
 				if err != nil {
 					return err
 				}

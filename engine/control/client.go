@@ -107,9 +107,15 @@ func stream[Out any](ctx context.Context, c *Client, op string, in any, each fun
 	}
 }
 
-// Status returns everything doctor shows.
+// Status returns what the host knows of itself.
 func (c *Client) Status(ctx context.Context) (engine.Status, error) {
 	return call[engine.Status](ctx, c, "status", Empty{})
+}
+
+// Diagnose returns everything doctor shows: the status, and what is found by
+// asking.
+func (c *Client) Diagnose(ctx context.Context) (engine.Status, error) {
+	return call[engine.Status](ctx, c, "doctor", Empty{})
 }
 
 // Stop ends the host.

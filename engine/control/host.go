@@ -17,6 +17,7 @@ import (
 func (s *Server) hostOps() {
 	e := s.engine
 	op(s, "status", func(ctx context.Context, _ Empty) (engine.Status, error) { return e.Status(ctx), nil })
+	op(s, "doctor", func(ctx context.Context, _ Empty) (engine.Status, error) { return e.Diagnose(ctx), nil })
 	do(s, "stop", func(context.Context, Empty) error { s.stop(); return nil })
 	op(s, "settings/show", func(context.Context, Empty) (settings.Server, error) { return e.Settings(), nil })
 	do(s, "settings/set", func(_ context.Context, in settings.Server) error {
