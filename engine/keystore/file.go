@@ -240,19 +240,6 @@ func (f *File) SetPassphrase(next secret.Bytes) error {
 	return nil
 }
 
-// CheckPassphrase reports whether p opens the file as it is on disk.
-func (f *File) CheckPassphrase(p secret.Bytes) error {
-	raw, err := readOurs(f.path)
-	if err != nil {
-		return err
-	}
-	probe := File{path: f.path, o: f.o}
-	if err := probe.load(raw, p); err != nil {
-		return err
-	}
-	return probe.Close()
-}
-
 // Strength implements Store.
 func (f *File) Strength() Strength {
 	f.mu.Lock()

@@ -324,11 +324,11 @@ func TestSetPassphrase(t *testing.T) {
 		if err := f.SetPassphrase(next); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.CheckPassphrase(next); err != nil {
+		if err := opens(f, next); err != nil {
 			t.Errorf("step %d: the new passphrase: %v", i, err)
 		}
 		holds(t, path, next)
-		if !next.IsZero() && !errors.Is(f.CheckPassphrase(secret.New([]byte("wrong"))), fault.KeystoreLocked) {
+		if !next.IsZero() && !errors.Is(opens(f, secret.New([]byte("wrong"))), fault.KeystoreLocked) {
 			t.Errorf("step %d: a wrong passphrase passes", i)
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode() != atomicfile.Mode {
@@ -404,4 +404,17 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 	})
+}
+
+// opens reports whether p opens the file as it is on disk.
+func opens(f *File, p secret.Bytes) error {
+	raw, err := readOurs(f.path)
+	if err != nil {
+		return err
+	}
+	probe := File{path: f.path, o: f.o}
+	if err := probe.load(raw, p); err != nil {
+		return err
+	}
+	return probe.Close()
 }
