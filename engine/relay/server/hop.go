@@ -60,6 +60,9 @@ func (s *Server) elsewhere(w *answer, r *http.Request, a address.Address, path, 
 	}
 	s.stats.forwards.Add(1)
 	r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, wire.MaxBodyBytes)
+	// An answer may begin before the other relay has the whole body, which
+	// net/http takes away then unless it is told otherwise.
+	_ = w.control.EnableFullDuplex() // HTTP/2 does it always
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(p *httputil.ProxyRequest) { s.hop(p.Out, u, a, path, ip) },
 		Transport: s.c.Transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),
