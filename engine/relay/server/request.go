@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -66,7 +67,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (text string, 
 	}
 	// A test's writer has no deadline.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTime + time.Duration(size/bodyPace)*time.Second))
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	defer func() {
+		if err == nil { // otherwise net/http waits for the rest before it answers
+			_ = control.SetReadDeadline(time.Time{})
+		}
+	}()
 	var body []byte
 	if r.ContentLength > 0 {
 		body = make([]byte, 0, min(r.ContentLength, 1<<20)+1)
@@ -135,7 +140,7 @@ func (w *answer) unread(r *http.Request, err error) {
 	case errors.Is(err, errNoRoom):
 		w.Header().Set("Connection", "close")
 		w.refuse(http.StatusServiceUnavailable, "relay_overloaded")
-	case r.Context().Err() != nil, errors.Is(err, io.ErrUnexpectedEOF):
+	case !errors.Is(err, os.ErrDeadlineExceeded) && (r.Context().Err() != nil || errors.Is(err, io.ErrUnexpectedEOF)):
 		w.refuse(statusClientGone, "client_disconnected")
 	default:
 		w.Header().Set("Connection", "close")
