@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds how long a script waits for a host.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
