@@ -54,7 +54,7 @@ func binary(t *testing.T) string {
 func plain(t *testing.T, bin, home string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), bin, append([]string{"--home", home}, args...)...)
-	cmd.Env = []string{"HOME=" + home, "TERM=xterm"}
+	cmd.Env = []string{"HOME=" + home, "TERM=xterm", "GORACE=" + os.Getenv("GORACE")}
 	return cmd
 }
 

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds how long a script waits for a host.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -60,6 +60,7 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { _ = os.RemoveAll(short) })
 			env.Setenv("HOME", short)
 			env.Setenv("H", short)
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			env.Values[relayKey{}] = new(func())
 			return nil
 		},
@@ -87,7 +88,7 @@ func exists(path string) bool {
 
 func command(ts *testscript.TestScript, args ...string) *exec.Cmd {
 	cmd := exec.Command(program(ts), args...)
-	cmd.Env = []string{"HOME=" + ts.Getenv("HOME"), "PATH=" + ts.Getenv("PATH")}
+	cmd.Env = []string{"HOME=" + ts.Getenv("HOME"), "PATH=" + ts.Getenv("PATH"), "GORACE=" + ts.Getenv("GORACE")}
 	cmd.Dir = ts.Getenv("WORK")
 	return cmd
 }

@@ -82,7 +82,7 @@ func drive(t *testing.T, h panes.Host, env panes.Env) driver {
 }
 
 // patience bounds every wait.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // until waits for a state of the model.
 func (d driver) until(what string, ok func() bool) {

@@ -83,7 +83,7 @@ func keyring(t *testing.T, password string) (stop func()) {
 // await waits until the service has an owner, or none.
 func await(t *testing.T, changes <-chan *dbus.Signal, owned bool) {
 	t.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		select {
 		case s := <-changes:

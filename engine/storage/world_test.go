@@ -258,14 +258,42 @@ func (w *world) settled(name string, want map[string]string) {
 	}
 }
 
+// twin is a world with the same files and keys.
+func (w *world) twin() *world {
+	w.t.Helper()
+	n := newWorld(w.t)
+	n.clock = w.clock
+	must(w.t, filepath.WalkDir(w.root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(n.root, strings.TrimPrefix(path, w.root))
+		if e.IsDir() {
+			return os.Mkdir(to, 0o700)
+		}
+		raw, err := os.ReadFile(path)
+		return errors.Join(err, os.WriteFile(to, raw, 0o600))
+	}))
+	accounts, err := w.vault.List(w.t.Context(), "com.osaurus.storage")
+	must(w.t, err)
+	for _, a := range accounts {
+		key, err := w.vault.Get(w.t.Context(), "com.osaurus.storage", a)
+		must(w.t, err)
+		must(w.t, n.vault.Put(w.t.Context(), "com.osaurus.storage", a, key))
+		key.Destroy()
+	}
+	return n
+}
+
 // stops runs do with the brake at each step in turn until it gets through, and
 // looks at what is left after each.
 func stops(t *testing.T, prepare func(*world) map[string]string, do func(*Storage) error) {
 	t.Helper()
+	first := newWorld(t)
+	want := prepare(first)
 	for _, dead := range []bool{true, false} {
 		for at := 1; ; at++ {
-			w := newWorld(t)
-			want := prepare(w)
+			w := first.twin()
 			b := &brake{at: at, dead: dead}
 			name := fmt.Sprintf("dead %v, step %d", dead, at)
 			s, err := w.tryOpen(b)

@@ -30,14 +30,13 @@ var suites = []suite{
 	{"sqlcipher", "another SQLCipher 4 for the tests of engine/storage", fetchSQLCipher},
 	{"kernel", "a kernel for the virtual machines of engine/sandbox", fetchKernel},
 	{"sandbox", "gVisor's program and the sandbox's image", buildSandbox},
-	{"vet", "go vet for this machine", command("go", "vet", "./...")},
 	{"modules", "go.mod and go.sum are complete and untouched", modules},
-	{"arch", "import directions, sizes, documentation", goTest("./scripts/archtest")},
+	{"scripts", "import directions, sizes, documentation, and the tests of these programs", goTest("./scripts/...")},
 	{"darwin-types", "macOS code type-checks for arm64 and amd64", darwinTypes},
 	{"darwin-build", "packages without cgo build for macOS", darwinBuild},
-	{"lint", "golangci-lint", lint},
+	{"lint", "golangci-lint, which has go vet in it", lint},
 	{"models", "protocol models and their broken variants, with spin", models},
-	{"test", "every test under the race detector, fuzz seeds included", goTest("-race", "./...")},
+	{"test", "every test of the product under the race detector, fuzz seeds included", raceTest},
 	{"demo", "two hosts, one paired run, every refusal", command("go", "run", "./scripts/demo")},
 }
 

@@ -55,7 +55,7 @@ func tunnelFor(t testing.TB, r *rig, handler http.Handler, list func() []agent) 
 // await looks until something is so; it bounds how long.
 func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

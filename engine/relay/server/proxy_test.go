@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
-	"time"
 
 	"github.com/coder/websocket"
 )
@@ -15,7 +14,7 @@ var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 // dialAs opens a socket as a proxy does for a client at ip.
 func (r *rig) dialAs(ip string) *host {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, _, err := websocket.Dial(ctx, "ws://x/tunnel/connect", &websocket.DialOptions{HTTPClient: r.clientFrom("127.0.0.1"), HTTPHeader: http.Header{"X-Forwarded-For": {ip}}})
 	if err != nil {

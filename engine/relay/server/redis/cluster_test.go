@@ -107,7 +107,7 @@ func (n *node) tunnel(s signer, h http.HandlerFunc) *relay.Tunnel {
 
 func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
