@@ -19,12 +19,16 @@ var ErrPortInUse = errors.New("the port is in use by another program")
 
 // Listen opens the host's listeners: loopback, or every interface when
 // exposed. Port 0 takes a free one.
-func (e *Engine) Listen(ctx context.Context) ([]net.Listener, error) {
+func (e *Engine) Listen(ctx context.Context) (_ []net.Listener, err error) {
+	defer func() { e.listening.Store(err == nil) }()
 	s := e.Settings()
 	var lc net.ListenConfig
 	if s.Expose {
 		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(s.Port)))
-		return []net.Listener{l}, portError(err, s.Port)
+		if err != nil {
+			return nil, portError(err, s.Port)
+		}
+		return []net.Listener{l}, nil
 	}
 	v4, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)))
 	if err != nil {

@@ -25,7 +25,7 @@ func (a *app) settingsPage(c *cobra.Command) *cobra.Command {
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx, stop := interruptible(c.Context())
 		defer stop()
-		return a.withHost(ctx, func(ctx context.Context, h *control.Client) error { return a.servePage(ctx, h, noOpen) })
+		return a.withSharedHome(ctx, func(ctx context.Context, h *control.Client) error { return a.servePage(ctx, h, noOpen) })
 	}
 	return c
 }
