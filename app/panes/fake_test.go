@@ -224,7 +224,10 @@ func (h *scripted) Pair(ctx context.Context, p control.Pair) (pairing.Peer, erro
 	return pairing.Peer{}, h.act(ctx, "pair")
 }
 func (h *scripted) EnableRelay(ctx context.Context, r control.EnableRelay) error {
-	return h.act(ctx, "relay")
+	if r.On {
+		return h.act(ctx, "relay-on "+r.Agent)
+	}
+	return h.act(ctx, "relay-off "+r.Agent)
 }
 func (h *scripted) Storage(context.Context) (storage.Status, error) { return get(h, &h.stores) }
 func (h *scripted) Quarantine(context.Context) ([]storage.Quarantined, error) {

@@ -159,21 +159,6 @@ func (m *Model) startItem() Item {
 	return Item{Action: Action{ID: "host-start", Label: m.t("menu.start")}}
 }
 
-func (m *Model) relayItems() []Item {
-	state := map[string]string{}
-	for _, r := range m.facts.relays.Agents {
-		state[r.Agent] = r.State.String()
-	}
-	var items []Item
-	for _, a := range m.facts.agents {
-		if !a.BuiltIn && !a.Address.IsZero() {
-			detail, on := state[a.ID]
-			items = append(items, Item{Action: Action{ID: "relay:" + a.ID, Label: a.Name, Off: m.working != nil}, Checked: on, Detail: detail})
-		}
-	}
-	return items
-}
-
 // menuActions are those of the menu that the model carries out.
 func (m *Model) menuActions() []Action {
 	var list []Action
@@ -226,25 +211,6 @@ func (m *Model) exposeSheet(string) {
 		return
 	}
 	m.confirm(Sheet{Kind: "expose", Tone: Danger, Title: m.t("expose.title"), Text: []string{m.t("expose.text")}}, m.t("expose.action"), save)
-}
-
-// relaySheet confirms before an agent becomes reachable from the internet.
-func (m *Model) relaySheet(id string) {
-	on := true
-	for _, r := range m.facts.relays.Agents {
-		on = on && r.Agent != id
-	}
-	a, _ := m.agentByID(id)
-	save := func(Input) {
-		m.start(job{pane: Peers, title: m.t("menu.relay"), run: func(ctx context.Context) error {
-			return m.host.EnableRelay(ctx, control.EnableRelay{Agent: id, On: on})
-		}})
-	}
-	if !on {
-		save(Input{})
-		return
-	}
-	m.confirm(Sheet{Kind: "relay", Tone: Danger, Title: m.t("relay.title", "name", a.Name), Text: []string{m.t("relay.text")}}, m.t("relay.action"), save)
 }
 
 var _ Host = (*control.Client)(nil)

@@ -547,7 +547,7 @@ func TestMenu(t *testing.T) { // MB-2, MB-3, MB-4, MB-5
 	if h.called("settings") != 2 || h.settings.Expose {
 		t.Errorf("%v", h.calls)
 	}
-	d.do("relay:A1")
+	d.do("relay-on:A1")
 	d.do("confirm")
 	d.do("host-stop")
 	<-board.stopped
