@@ -24,7 +24,7 @@ import (
 type host struct {
 	home string
 	tell func(panes.ServingState)
-	ask  func(again bool) (passphrase secret.Bytes, given bool)
+	ask  func(ctx context.Context, again bool) (passphrase secret.Bytes, given bool)
 
 	mu   sync.Mutex
 	stop context.CancelFunc // nil while none runs
@@ -93,7 +93,7 @@ func (h *host) open(ctx context.Context) (*engine.Engine, error) {
 	e, err := engine.Open(ctx, bridge.Default(), config)
 	_, none := os.Lstat(filepath.Join(h.home, bridge.KeystoreFile))
 	for again := false; errors.Is(err, fault.KeystoreLocked) && none == nil && ctx.Err() == nil; again = true {
-		passphrase, given := h.ask(again)
+		passphrase, given := h.ask(ctx, again)
 		if !given {
 			break
 		}
