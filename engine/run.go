@@ -46,11 +46,23 @@ func (e *Engine) Listen(ctx context.Context) (_ []net.Listener, err error) {
 	return []net.Listener{v4, v6}, nil
 }
 
+// PortError says that the host cannot listen on a port. Err is ErrPortInUse, or
+// what the system says.
+type PortError struct {
+	Port int
+	Err  error
+}
+
+func (e *PortError) Error() string { return fmt.Sprintf("%s: %d", e.Err, e.Port) }
+
+// Unwrap returns the cause.
+func (e *PortError) Unwrap() error { return e.Err }
+
 func portError(err error, port int) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: %d", ErrPortInUse, port)
+		err = ErrPortInUse
 	}
-	return err
+	return &PortError{port, err}
 }
 
 // Run serves on the listeners until ctx ends, advertises agents, and saves

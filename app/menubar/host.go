@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -71,19 +70,9 @@ func (h *host) run(ctx context.Context, stop context.CancelFunc, done chan struc
 	close(done)
 	state := panes.ServingState{Phase: panes.Stopped}
 	if err != nil {
-		state = panes.ServingState{Phase: panes.Failed, Failure: failure(err), Err: err}
+		state = panes.FailedState(err)
 	}
 	h.tell(state)
-}
-
-func failure(err error) panes.Failure {
-	switch {
-	case errors.Is(err, engine.ErrPortInUse):
-		return panes.PortInUse
-	case errors.Is(err, fs.ErrPermission):
-		return panes.PortForbidden
-	}
-	return panes.OtherFailure
 }
 
 // open opens the home. A sealed keystore file needs its passphrase, which is

@@ -2,9 +2,13 @@ package panes
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"strconv"
 
+	"osaurus/engine"
 	"osaurus/engine/control"
+	"osaurus/engine/settings"
 )
 
 // Phase is what the host of this machine is doing.
@@ -35,6 +39,24 @@ type ServingState struct {
 	Port    int
 	Failure Failure
 	Err     error
+}
+
+// FailedState says why the host did not start.
+func FailedState(err error) ServingState {
+	s := ServingState{Phase: Failed, Err: err}
+	at, ok := errors.AsType[*engine.PortError](err)
+	if ok {
+		s.Port = at.Port
+	}
+	switch {
+	case errors.Is(err, settings.ErrPort):
+		s.Failure = PortInvalid
+	case ok && errors.Is(err, engine.ErrPortInUse):
+		s.Failure = PortInUse
+	case ok && errors.Is(err, fs.ErrPermission):
+		s.Failure = PortForbidden
+	}
+	return s
 }
 
 // Serving starts and stops the host in this process.
