@@ -53,6 +53,7 @@ type PortError struct {
 	Err  error
 }
 
+// Error names the port.
 func (e *PortError) Error() string { return fmt.Sprintf("%s: %d", e.Err, e.Port) }
 
 // Unwrap returns the cause.
