@@ -65,6 +65,9 @@ func TestCreateIdentityAndReadThePhraseOnce(t *testing.T) { // ID-1, ID-2, ID-3,
 	if look[bool](w, `!!document.querySelector("[data-do=phrase-show]")`) {
 		t.Error("the phrase is offered again")
 	}
+	look[bool](w, `(navigator.clipboard.writeText = async (text) => { window.copied = text }, true)`)
+	w.run("copying the address", chromedp.Click("#s-master .copy"))
+	w.until("it says so", `document.querySelector("#said").textContent === "Copied" && window.copied === document.querySelector("#s-master dd span").textContent`)
 }
 
 func TestRestore(t *testing.T) { // ID-6, ID-12, ID-16
