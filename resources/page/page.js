@@ -52,6 +52,8 @@
     if (chosen) tabs.scrollLeft = chosen.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - chosen.offsetWidth) / 2;
   };
 
+  window.addEventListener("resize", reveal);
+
   const show = (dialog, form, same) => {
     if (!form) { if (dialog.open) dialog.close(); return; }
     if (!dialog.open) dialog.showModal();
