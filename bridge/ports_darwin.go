@@ -24,7 +24,7 @@ func adapt(p *engine.Ports) {
 	p.Keystore = opener(&systemStore{
 		name: "keychain", what: "the macOS Keychain",
 		available: func(context.Context) error { _, err := keychain.Open(""); return err },
-		open:      func(_ context.Context, id string) (keystore.Store, error) { return keychain.Open(scope(id)) },
+		open:      openKeychain,
 		plain:     standard,
 	})
 	d := dnssd.New()
@@ -33,6 +33,19 @@ func adapt(p *engine.Ports) {
 	p.Hardware = func(home string) identity.Hardware {
 		return appattest.New(filepath.Join(home, "identity", "appattest-key"))
 	}
+}
+
+// openKeychain opens the items of a home. An older install, which had only the
+// person's own home, left its items in the login keychain.
+func openKeychain(_ context.Context, id string) (keystore.Store, error) {
+	s, err := keychain.Open(scope(id))
+	if err != nil {
+		return nil, err
+	}
+	if scope(id) == "" && s.DataProtection() {
+		return keychain.Adopt(s, keychain.LoginKeychain{}), nil
+	}
+	return s, nil
 }
 
 // scope keeps the items of homes apart. Those of the person's own home have

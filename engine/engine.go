@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -101,6 +102,7 @@ type Engine struct {
 	lines     lines
 	requests  func() (*identity.RequestVerifier, error) // opened when first needed
 	started   time.Time
+	listening atomic.Bool
 }
 
 // Where things stand below the home.

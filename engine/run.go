@@ -19,12 +19,16 @@ var ErrPortInUse = errors.New("the port is in use by another program")
 
 // Listen opens the host's listeners: loopback, or every interface when
 // exposed. Port 0 takes a free one.
-func (e *Engine) Listen(ctx context.Context) ([]net.Listener, error) {
+func (e *Engine) Listen(ctx context.Context) (_ []net.Listener, err error) {
+	defer func() { e.listening.Store(err == nil) }()
 	s := e.Settings()
 	var lc net.ListenConfig
 	if s.Expose {
 		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(s.Port)))
-		return []net.Listener{l}, portError(err, s.Port)
+		if err != nil {
+			return nil, portError(err, s.Port)
+		}
+		return []net.Listener{l}, nil
 	}
 	v4, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)))
 	if err != nil {
@@ -42,11 +46,24 @@ func (e *Engine) Listen(ctx context.Context) ([]net.Listener, error) {
 	return []net.Listener{v4, v6}, nil
 }
 
+// PortError says that the host cannot listen on a port. Err is ErrPortInUse, or
+// what the system says.
+type PortError struct {
+	Port int
+	Err  error
+}
+
+// Error names the port.
+func (e *PortError) Error() string { return fmt.Sprintf("%s: %d", e.Err, e.Port) }
+
+// Unwrap returns the cause.
+func (e *PortError) Unwrap() error { return e.Err }
+
 func portError(err error, port int) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: %d", ErrPortInUse, port)
+		err = ErrPortInUse
 	}
-	return err
+	return &PortError{port, err}
 }
 
 // Run serves on the listeners until ctx ends, advertises agents, and saves

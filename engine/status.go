@@ -23,6 +23,7 @@ type Finding struct {
 type Status struct {
 	Version      string    `json:"version"`
 	Home         string    `json:"home"`
+	Serving      bool      `json:"serving"` // a host; not a home that is open for a command
 	Port         int       `json:"port"`
 	Exposed      bool      `json:"exposed"`
 	Identity     string    `json:"identity"`
@@ -45,7 +46,7 @@ type Status struct {
 func (e *Engine) Status(ctx context.Context) Status {
 	id, idErr := e.Account.Status(ctx)
 	s := Status{
-		Version: e.config.Version, Home: e.config.Home, Port: e.Server.Port(), Exposed: e.Settings().Expose, Identity: id.State.String(), Acknowledged: id.Acknowledged,
+		Version: e.config.Version, Home: e.config.Home, Serving: e.listening.Load(), Port: e.Server.Port(), Exposed: e.Settings().Expose, Identity: id.State.String(), Acknowledged: id.Acknowledged,
 		Device: id.Device.ID, Keystore: e.store.Strength().String(), Unlocked: e.Agents.Unlocked(), Keys: len(e.Keys.List()), Peers: len(e.Peers.List()),
 		Provider: e.Provider().BaseURL, InFlight: e.Runner.InFlight(), Approvers: e.Approval.Attached(),
 	}

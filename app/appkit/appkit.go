@@ -24,8 +24,6 @@ type Config struct {
 	Model *panes.Model
 	// Images is the directory of the menu bar's template images.
 	Images string
-	// Version is shown by About.
-	Version string
 }
 
 // App is the running renderer.
@@ -35,6 +33,7 @@ type App struct {
 
 	item     appkit.StatusItem
 	menu     appkit.Menu
+	drawn    *panes.Menu // what the menu shows
 	images   map[string]appkit.Image
 	settings *settings
 	panel    *approvalPanel
@@ -55,6 +54,7 @@ func onMain(f func()) { dispatch.MainQueue().DispatchAsync(f) }
 func Start(ctx context.Context, app appkit.Application, c Config) *App {
 	a := &App{c: c, app: app, images: map[string]appkit.Image{}}
 	app.SetActivationPolicy(appkit.ApplicationActivationPolicyAccessory)
+	a.startMainMenu()
 	a.startStatusItem()
 	a.settings = newSettings(a)
 	a.panel = newApprovalPanel(a)
@@ -62,6 +62,8 @@ func Start(ctx context.Context, app appkit.Application, c Config) *App {
 	// The countdown of a request, and nothing else, changes by itself.
 	a.timer = foundation.Timer_ScheduledTimerWithTimeIntervalRepeatsBlock(1, true, func(foundation.Timer) { a.panel.tick() })
 	keep(a.timer)
+	// While a menu is open, only what is in the common modes goes on.
+	foundation.RunLoop_MainRunLoop().AddTimerForMode(a.timer, foundation.RunLoopCommonModes)
 	go a.follow(ctx)
 	return a
 }
@@ -99,12 +101,19 @@ func (a *App) draw() {
 }
 
 // do gives an action to the model. An action that is not offered any more was
-// drawn too long ago, so the next drawing is the answer.
+// drawn too long ago, so it is drawn anew; later, because that takes away the
+// button that is being pressed.
 func (a *App) do(in panes.Input) {
 	if err := a.c.Model.Do(in); err != nil {
-		a.draw()
+		onMain(func() {
+			a.settings.forget()
+			a.draw()
+		})
 	}
 }
+
+// Leave lets the app end that was told to wait (NSTerminateLater).
+func (a *App) Leave() { onMain(func() { a.app.ReplyToApplicationShouldTerminate(true) }) }
 
 // ShowPane opens the settings window at a pane, for notices and links.
 func (a *App) ShowPane(p panes.Pane) { onMain(func() { a.settings.show(p) }) }

@@ -54,7 +54,32 @@ func newApprovalPanel(a *App) *approvalPanel {
 }
 
 func (p *approvalPanel) deny() {
-	p.app.do(panes.Input{Action: p.now.Deny.ID, Via: panes.Click})
+	p.app.do(panes.Input{Action: p.now.Deny.ID, Via: p.via()})
+}
+
+// via tells a key from a click: the model lets keys sleep (PA-4).
+func (p *approvalPanel) via() panes.Via {
+	if e := p.app.app.CurrentEvent(); !e.IsNil() && e.Type() == appkit.EventTypeKeyDown {
+		return panes.Key
+	}
+	return panes.Click
+}
+
+// buttons draws Deny, which is the default and what Esc does, and Allow. A
+// button has one key, so that of Esc is one that nobody sees.
+func (p *approvalPanel) buttons() appkit.StackView {
+	deny, esc := appkit.NewButtonWithTitle(p.now.Deny.Label), appkit.NewButtonWithTitle("")
+	deny.SetKeyEquivalent("\r")
+	esc.SetKeyEquivalent("\x1b")
+	esc.SetBordered(false)
+	esc.SetAlphaValue(0)
+	for _, b := range []appkit.Button{deny, esc} {
+		action.Set(b, func(objc.Object) { p.deny() })
+	}
+	allow := appkit.NewButtonWithTitle(p.now.Allow.Label)
+	allow.SetKeyEquivalent(p.now.AllowKey)
+	action.Set(allow, func(objc.Object) { p.allow() })
+	return row(allow, deny, esc)
 }
 
 // draw shows the request that waits, or nothing.
@@ -114,29 +139,18 @@ func (p *approvalPanel) fill() {
 	}
 	p.left = label(p.now.Countdown, panes.Warn)
 	keep(p.left)
-	deny := appkit.NewButtonWithTitle(p.now.Deny.Label)
-	deny.SetKeyEquivalent("\x1b")
-	action.Set(deny, func(objc.Object) { p.deny() })
-	allow := appkit.NewButtonWithTitle(p.now.Allow.Label)
-	allow.SetKeyEquivalent(p.now.AllowKey)
-	action.Set(allow, func(objc.Object) { p.allow() })
 	content.AddArrangedSubview(p.choice)
 	content.AddArrangedSubview(p.left)
-	content.AddArrangedSubview(row(deny, allow))
-	p.panel.SetContentView(content)
+	content.AddArrangedSubview(p.buttons())
+	p.panel.SetContentView(padded(content))
 }
 
-// allow tells a key from a click: the model lets keys sleep.
 func (p *approvalPanel) allow() {
-	via := panes.Click
-	if p.app.app.CurrentEvent().Type() == appkit.EventTypeKeyDown {
-		via = panes.Key
-	}
 	value := p.now.Value
 	if i := p.choice.IndexOfSelectedItem(); i >= 0 && i < len(p.now.Options) {
 		value = p.now.Options[i].Value
 	}
-	p.app.do(panes.Input{Action: p.now.Allow.ID, Values: map[string]string{"validity": value}, Via: via})
+	p.app.do(panes.Input{Action: p.now.Allow.ID, Values: map[string]string{"validity": value}, Via: p.via()})
 }
 
 // place puts the panel on the screen with the pointer.

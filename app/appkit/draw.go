@@ -7,14 +7,18 @@ import (
 
 	"github.com/progrium/darwinkit/helper/action"
 	"github.com/progrium/darwinkit/macos/appkit"
+	"github.com/progrium/darwinkit/macos/foundation"
 	"github.com/progrium/darwinkit/objc"
 
 	"osaurus/app/panes"
 )
 
+// Measures in points.
 const (
-	spacing  = 8
-	fontSize = 13
+	spacing   = 8
+	margin    = 16
+	fontSize  = 13
+	textWidth = 420 // where texts wrap; the narrowest window holds it
 )
 
 // column stacks views from top to bottom, at the leading edge.
@@ -28,6 +32,12 @@ func column(views ...appkit.IView) appkit.StackView {
 	return s
 }
 
+// padded keeps what fills a window off its edges.
+func padded(s appkit.StackView) appkit.StackView {
+	s.SetEdgeInsets(foundation.EdgeInsets{Top: margin, Left: margin, Bottom: margin, Right: margin})
+	return s
+}
+
 func row(views ...appkit.IView) appkit.StackView {
 	s := appkit.NewHorizontalStackView()
 	s.SetSpacing(spacing)
@@ -37,8 +47,10 @@ func row(views ...appkit.IView) appkit.StackView {
 	return s
 }
 
+// label is a text in lines of at most textWidth.
 func label(s string, t panes.Tone) appkit.TextField {
-	l := appkit.NewLabel(s)
+	l := appkit.TextField_WrappingLabelWithString(s)
+	l.SetPreferredMaxLayoutWidth(textWidth)
 	l.SetSelectable(true)
 	switch t {
 	case panes.Good:
@@ -87,6 +99,16 @@ func (a *App) act(act panes.Action, values map[string]string) {
 	}
 }
 
+// copier is a button that copies a text and says so until it is drawn anew.
+func (a *App) copier(text string) appkit.Button {
+	b := appkit.NewButtonWithTitle(a.c.Model.Text("common.copy"))
+	action.Set(b, func(objc.Object) {
+		copyText(text)
+		b.SetTitle(a.c.Model.Text("page.copied"))
+	})
+	return b
+}
+
 func (a *App) buttons(actions []panes.Action) appkit.StackView {
 	s := row()
 	for _, act := range actions {
@@ -104,10 +126,7 @@ func (a *App) facts(facts []panes.Fact) appkit.StackView {
 		}
 		line := row(label(f.Label+":", panes.Plain), value)
 		if f.Copy {
-			copied := appkit.NewButtonWithTitle("⧉")
-			copied.SetToolTip(f.Label)
-			action.Set(copied, func(objc.Object) { copyText(f.Value) })
-			line.AddArrangedSubview(copied)
+			line.AddArrangedSubview(a.copier(f.Value))
 		}
 		s.AddArrangedSubview(line)
 	}
@@ -147,10 +166,8 @@ func (a *App) row(r panes.Row) appkit.StackView {
 	if r.Address != "" {
 		short := mono(r.Short)
 		short.SetToolTip(r.Address)
-		copied := appkit.NewButtonWithTitle("⧉")
-		action.Set(copied, func(objc.Object) { copyText(r.Address) })
 		title.AddArrangedSubview(short)
-		title.AddArrangedSubview(copied)
+		title.AddArrangedSubview(a.copier(r.Address))
 	}
 	s := column(title)
 	if r.Text != "" {
@@ -197,7 +214,7 @@ func (a *App) view(v panes.View) appkit.StackView {
 	for _, sec := range v.Sections {
 		s.AddArrangedSubview(a.section(sec))
 	}
-	return s
+	return padded(s)
 }
 
 func tabTitle(t panes.Tab) string {

@@ -3,6 +3,7 @@
 package appkit
 
 import (
+	"reflect"
 	"slices"
 
 	"github.com/progrium/darwinkit/macos/appkit"
@@ -25,6 +26,7 @@ type settings struct {
 	tabs   appkit.TabViewController
 	items  []appkit.TabViewItem // one for each of panes.All, in its order
 	panes  []appkit.ScrollView
+	drawn  []*panes.View // what they show
 	open   bool
 	sheet  *sheet
 }
@@ -55,7 +57,7 @@ func (s *settings) startTabs() {
 	s.tabs = appkit.NewTabViewController()
 	keep(s.tabs)
 	s.tabs.SetTabStyle(appkit.TabViewControllerTabStyleToolbar)
-	s.items, s.panes = make([]appkit.TabViewItem, len(panes.All)), make([]appkit.ScrollView, len(panes.All))
+	s.items, s.panes, s.drawn = make([]appkit.TabViewItem, len(panes.All)), make([]appkit.ScrollView, len(panes.All)), make([]*panes.View, len(panes.All))
 	for i := range panes.All {
 		s.panes[i] = appkit.NewScrollView()
 		s.panes[i].SetHasVerticalScroller(true)
@@ -84,7 +86,11 @@ func (s *settings) show(p panes.Pane) {
 	s.window.MakeKeyAndOrderFront(nil)
 }
 
-// draw draws the panes anew while the window is open.
+// forget has every pane drawn anew the next time.
+func (s *settings) forget() { clear(s.drawn) }
+
+// draw draws the panes that changed while the window is open. The others keep
+// what is selected in them.
 func (s *settings) draw() {
 	if !s.open {
 		return
@@ -92,11 +98,32 @@ func (s *settings) draw() {
 	var front *panes.Sheet
 	for i, p := range panes.All {
 		v := s.app.c.Model.View(p)
-		s.items[i].SetLabel(tabTitle(v.Tabs[i]))
-		s.panes[i].SetDocumentView(s.app.view(v))
 		front = v.Sheet
+		v.Sheet, v.Approval = nil, nil // drawn in windows of their own
+		if s.drawn[i] != nil && reflect.DeepEqual(*s.drawn[i], v) {
+			continue
+		}
+		s.drawn[i] = &v
+		s.items[i].SetLabel(tabTitle(v.Tabs[i]))
+		put(s.panes[i], s.app.view(v))
 	}
 	s.drawSheet(front)
+}
+
+// put shows a view in a scroll view as far from its top as the one before was.
+// AppKit counts from the bottom.
+func put(in appkit.ScrollView, view appkit.StackView) {
+	above, clip := 0.0, in.ContentSize()
+	if old := in.DocumentView(); !old.IsNil() {
+		seen := in.DocumentVisibleRect()
+		above = old.Frame().Size.Height - seen.Origin.Y - seen.Size.Height
+	}
+	size := view.FittingSize()
+	size = foundation.Size{Width: max(size.Width, clip.Width), Height: max(size.Height, clip.Height)}
+	view.SetFrameSize(size)
+	view.SetAutoresizingMask(appkit.ViewMinYMargin) // it stays at the top of a window that grows
+	in.SetDocumentView(view)
+	view.ScrollPoint(foundation.Point{Y: max(0, size.Height-clip.Height-above)})
 }
 
 // drawSheet opens, redraws or ends the sheet in front of the panes. A sheet

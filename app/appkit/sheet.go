@@ -52,7 +52,7 @@ func newSheet(s *settings, now panes.Sheet) *sheet {
 	w.problem = label(now.Error, panes.Danger)
 	w.content.AddArrangedSubview(w.problem)
 	w.content.AddArrangedSubview(w.actions(now.Actions))
-	w.window.SetContentView(w.content)
+	w.window.SetContentView(padded(w.content))
 	w.update(now)
 	s.window.BeginSheetCompletionHandler(w.window, func(appkit.ModalResponse) {})
 	return w
@@ -104,15 +104,17 @@ func (w *sheet) values() map[string]string {
 	return values
 }
 
-// secret shows what is shown once: words in rows of six, or a text with its
-// QR code.
+// wordsInRow makes six rows of a phrase, each no wider than textWidth.
+const wordsInRow = 4
+
+// secret shows what is shown once: words in rows, or a text with its QR code.
 func (w *sheet) secret(now panes.Sheet) {
 	if now.Secret == nil {
 		return
 	}
 	if words := now.Secret.Words(); words != nil {
-		for i := 0; i < len(words); i += 6 {
-			w.content.AddArrangedSubview(mono(numbered(words[i:min(i+6, len(words))], i)))
+		for i := 0; i < len(words); i += wordsInRow {
+			w.content.AddArrangedSubview(mono(numbered(words[i:min(i+wordsInRow, len(words))], i)))
 		}
 	} else {
 		w.content.AddArrangedSubview(mono(now.Secret.Text()))

@@ -4,6 +4,7 @@ package appkit
 
 import (
 	"path/filepath"
+	"reflect"
 
 	"github.com/progrium/darwinkit/macos/appkit"
 	"github.com/progrium/darwinkit/macos/foundation"
@@ -18,7 +19,7 @@ const iconSide = 18
 func (a *App) startStatusItem() {
 	a.item = appkit.StatusBar_SystemStatusBar().StatusItemWithLength(appkit.VariableStatusItemLength)
 	keep(a.item)
-	a.menu = appkit.NewMenuWithTitle("Osaurus")
+	a.menu = newMenu("Osaurus")
 	keep(a.menu)
 	a.item.SetMenu(a.menu)
 	for _, name := range []string{"plain", "running", "waiting"} {
@@ -30,9 +31,45 @@ func (a *App) startStatusItem() {
 	}
 }
 
-// drawStatusItem draws the icon and the menu anew.
+// newMenu returns a menu whose items are on as they are drawn: left to itself
+// AppKit turns on every item that has an action.
+func newMenu(title string) appkit.Menu {
+	m := appkit.NewMenuWithTitle(title)
+	m.SetAutoenablesItems(false)
+	return m
+}
+
+// startMainMenu gives the app the menu that it never shows, but which the keys
+// of its windows go through: without it nothing can be pasted with ⌘V.
+func (a *App) startMainMenu() {
+	text := a.c.Model.Text
+	app, edit := appkit.NewMenuWithTitle("Osaurus"), appkit.NewMenuWithTitle(text("menu.edit"))
+	for _, i := range a.c.Model.Menu().Items {
+		if i.Shortcut != "" {
+			app.AddItem(a.menuItem(i))
+		}
+	}
+	app.AddItem(appkit.NewMenuItemWithSelector(text("menu.close"), "w", objc.Sel("performClose:")))
+	for _, i := range []struct{ label, key, selector string }{{text("menu.cut"), "x", "cut:"}, {text("common.copy"), "c", "copy:"}, {text("common.paste"), "v", "paste:"}, {text("menu.all"), "a", "selectAll:"}} {
+		edit.AddItem(appkit.NewMenuItemWithSelector(i.label, i.key, objc.Sel(i.selector)))
+	}
+	all := appkit.NewMenuWithTitle("")
+	for _, m := range []appkit.Menu{app, edit} {
+		item := appkit.NewMenuItemWithSelector("", "", objc.Selector{})
+		item.SetSubmenu(m)
+		all.AddItem(item)
+	}
+	a.app.SetMainMenu(all) // which retains it
+}
+
+// drawStatusItem draws the icon and the menu, where they changed: it may be
+// open.
 func (a *App) drawStatusItem() {
 	m := a.c.Model.Menu()
+	if a.drawn != nil && reflect.DeepEqual(*a.drawn, m) {
+		return
+	}
+	a.drawn = &m
 	image := "plain"
 	switch {
 	case m.Waiting:
@@ -43,7 +80,7 @@ func (a *App) drawStatusItem() {
 	a.item.Button().SetImage(a.images[image])
 	a.item.Button().SetToolTip(m.Line)
 	a.menu.RemoveAllItems()
-	line := appkit.NewMenuItemWithAction(m.Line, "", nil)
+	line := appkit.NewMenuItemWithSelector(m.Line, "", objc.Selector{})
 	line.SetEnabled(false)
 	a.menu.AddItem(line)
 	if m.URL != "" {
@@ -66,7 +103,7 @@ func (a *App) menuItem(i panes.Item) appkit.MenuItem {
 		item.SetState(appkit.ControlStateValueOn)
 	}
 	if len(i.Items) > 0 {
-		sub := appkit.NewMenuWithTitle(i.Label)
+		sub := newMenu(i.Label)
 		for _, below := range i.Items {
 			sub.AddItem(a.menuItem(below))
 		}
@@ -81,10 +118,8 @@ func (a *App) choose(i panes.Item) {
 	case i.ID == "quit":
 		a.app.Terminate(nil)
 	case i.ID == "about":
-		alert := appkit.NewAlert()
-		alert.SetMessageText("Osaurus")
-		alert.SetInformativeText(a.c.Version)
-		alert.RunModal()
+		a.app.ActivateIgnoringOtherApps(true)
+		a.app.OrderFrontStandardAboutPanel(nil) // it reads the bundle
 	case i.Effect == panes.Go:
 		a.settings.show(panes.Pane(i.Text))
 	default:

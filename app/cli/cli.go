@@ -193,7 +193,7 @@ func classify(err error) (exit int, code, next string) {
 	case errors.Is(err, control.ErrNoHost):
 		return exitUnreachable, "no_host", "osaurus serve"
 	case errors.Is(err, engine.ErrInUse):
-		return exitUnreachable, "in_use", "osaurus status"
+		return exitUnreachable, "in_use", "osaurus stop, then the same command"
 	case errors.Is(err, engine.ErrPortInUse):
 		return exitFailed, "port_in_use", "osaurus settings set port=0"
 	case errors.Is(err, context.Canceled):

@@ -63,13 +63,13 @@ func (a *app) runImport(ctx context.Context, o storage.ImportOptions) error {
 	bar := a.bar()
 	o.Progress = bar.show
 	var done storage.Imported
-	err := a.unlocking(func(p engine.Ports, c engine.Config) (err error) {
+	err := a.unlocking(a.untilFree(), func(p engine.Ports, c engine.Config) (err error) {
 		done, err = engine.ImportStorage(ctx, p, c, o)
 		return err
 	})
 	bar.end()
 	if errors.Is(err, engine.ErrInUse) {
-		return &control.Error{Code: "host_running", Message: "an import needs the home to itself, and a host is running", Exit: exitUnreachable}
+		return &control.Error{Code: "host_running", Message: "an import needs the home to itself, and a host is running or its settings page is open", Exit: exitUnreachable}
 	}
 	if err != nil {
 		return err

@@ -66,7 +66,9 @@ func (a *app) hostCommands(root *cobra.Command) {
 			})
 		}),
 		command("host", "stop", "Stop the running host", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error { return c.Stop(ctx) })
+			c := control.NewClient(a.socket())
+			defer c.Close()
+			return c.Stop(ctx)
 		}),
 		a.settingsCommand(), a.providerCommand(), a.logCommand(), a.reportCommand(), a.profileCommand(),
 		command("host", "requests", "Show the last requests the host answered", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
@@ -89,6 +91,7 @@ func (a *app) hostCommands(root *cobra.Command) {
 }
 
 func (a *app) showStatus(s engine.Status) {
+	a.out("host        %s", map[bool]string{true: "running", false: "stopped"}[s.Serving])
 	a.out("home        %s", s.Home)
 	a.out("port        %d%s", s.Port, map[bool]string{true: " (exposed to the network)", false: " (this machine only)"}[s.Exposed])
 	a.out("identity    %s %s", s.Identity, s.Address)

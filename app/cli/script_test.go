@@ -65,7 +65,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"host": host, "relay": relay, "approve": approve, "nosecrets": noSecrets, "first": first, "exits": exits,
+			"host": host, "page": page, "relay": relay, "approve": approve, "nosecrets": noSecrets, "first": first, "exits": exits,
 		},
 	})
 }
@@ -124,6 +124,29 @@ func host(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	})
 	ts.Defer(stop)
+}
+
+// page opens the settings page of a home, until the script ends.
+func page(ts *testscript.TestScript, _ bool, args []string) {
+	cmd := command(ts, "--home", args[0], "--json", "settings", "--no-open")
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	ts.Check(cmd.Start())
+	lines := bufio.NewReader(out)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, `"event":"settings"`) {
+		_ = cmd.Wait()
+		ts.Fatalf("the page did not open: %s%s", line, &log)
+	}
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // the script may have stopped it
+		_, err := io.Copy(io.Discard, lines)
+		ts.Check(err)
+		if err := cmd.Wait(); err != nil {
+			ts.Fatalf("the page ended with %v: %s", err, &log)
+		}
+	})
 }
 
 // relay starts one in the background and sets RELAY to its domain; "relay stop"

@@ -19,7 +19,7 @@ import (
 func (a *app) serve(ctx context.Context, port int) (err error) {
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	e, err := a.open(ctx)
+	e, err := a.open(ctx, a.untilFree())
 	if err != nil {
 		return err
 	}

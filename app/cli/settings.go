@@ -20,12 +20,12 @@ const pageDir = "runtime"
 func (a *app) settingsPage(c *cobra.Command) *cobra.Command {
 	var noOpen bool
 	c.Flags().BoolVar(&noOpen, "no-open", false, "print where the page is and open no browser")
-	c.Long = "Open the settings in a browser: identity, agents and keys, peers, storage and\nrequests to pair. It ends with Ctrl-C, or when nobody has used it for ten minutes."
+	c.Long = "Open the settings in a browser: identity, storage, agents and keys, peers and\nrequests to pair. No host needs to run, and other commands work meanwhile. It ends\nwith Ctrl-C, or when nobody has used it for ten minutes."
 	c.Example = "  osaurus settings\n  osaurus settings --no-open\n  osaurus settings set port=1338"
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		ctx, stop := interruptible(c.Context())
 		defer stop()
-		return a.withHost(ctx, func(ctx context.Context, h *control.Client) error { return a.servePage(ctx, h, noOpen) })
+		return a.withSharedHome(ctx, func(ctx context.Context, h *control.Client) error { return a.servePage(ctx, h, noOpen) })
 	}
 	return c
 }

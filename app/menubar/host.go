@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,7 +23,7 @@ import (
 type host struct {
 	home string
 	tell func(panes.ServingState)
-	ask  func(again bool) (passphrase secret.Bytes, given bool)
+	ask  func(ctx context.Context, again bool) (passphrase secret.Bytes, given bool)
 
 	mu   sync.Mutex
 	stop context.CancelFunc // nil while none runs
@@ -71,19 +70,9 @@ func (h *host) run(ctx context.Context, stop context.CancelFunc, done chan struc
 	close(done)
 	state := panes.ServingState{Phase: panes.Stopped}
 	if err != nil {
-		state = panes.ServingState{Phase: panes.Failed, Failure: failure(err), Err: err}
+		state = panes.FailedState(err)
 	}
 	h.tell(state)
-}
-
-func failure(err error) panes.Failure {
-	switch {
-	case errors.Is(err, engine.ErrPortInUse):
-		return panes.PortInUse
-	case errors.Is(err, fs.ErrPermission):
-		return panes.PortForbidden
-	}
-	return panes.OtherFailure
 }
 
 // open opens the home. A sealed keystore file needs its passphrase, which is
@@ -93,7 +82,7 @@ func (h *host) open(ctx context.Context) (*engine.Engine, error) {
 	e, err := engine.Open(ctx, bridge.Default(), config)
 	_, none := os.Lstat(filepath.Join(h.home, bridge.KeystoreFile))
 	for again := false; errors.Is(err, fault.KeystoreLocked) && none == nil && ctx.Err() == nil; again = true {
-		passphrase, given := h.ask(again)
+		passphrase, given := h.ask(ctx, again)
 		if !given {
 			break
 		}

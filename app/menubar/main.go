@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
-	"github.com/progrium/darwinkit/macos"
 	mac "github.com/progrium/darwinkit/macos/appkit"
 	"github.com/progrium/darwinkit/macos/foundation"
 
@@ -40,7 +40,9 @@ func main() {
 		os.Exit(1) // nobody to tell: there is no terminal
 	}
 	a := newApplication(filepath.Join(base, ".osaurus"))
-	macos.RunApp(a.launch)
+	app := mac.Application_SharedApplication()
+	app.SetDelegate(a.delegate(app)) // which retains it
+	app.Run()
 }
 
 // application lives as long as the process.
@@ -49,43 +51,70 @@ type application struct {
 	cancel context.CancelFunc
 	model  *panes.Model
 	host   *host
-	shown  *appkit.App
+	shown  *appkit.App // nil until the app was launched
+	links  []string    // that came before
+	leave  sync.Once
 }
 
 func newApplication(home string) *application {
 	a := &application{}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.host = &host{home: home, tell: func(s panes.ServingState) { a.model.SetServing(s) },
-		ask: func(again bool) (secret.Bytes, bool) { return a.shown.AskPassphrase(a.ctx, again) }}
+		ask: func(ctx context.Context, again bool) (secret.Bytes, bool) { return a.shown.AskPassphrase(ctx, again) }}
 	client := control.NewClient(filepath.Join(home, filepath.FromSlash(engine.SocketPath)))
 	a.model = panes.New(client, panes.Env{Home: filepath.Dir(home), Clipboard: appkit.Pasteboard{}, Notify: a.notify, Serving: a.host,
 		DiskEncrypted: func(context.Context) panes.DiskState { return page.DiskOf(home) }})
 	return a
 }
 
-// launch is called on the main thread once the app is up.
-func (a *application) launch(app mac.Application, delegate *mac.ApplicationDelegate) {
-	images := foundation.Bundle_MainBundle().ResourcePath()
-	a.shown = appkit.Start(a.ctx, app, appkit.Config{Model: a.model, Images: images, Version: cli.Version})
-	delegate.SetApplicationShouldTerminateAfterLastWindowClosed(func(mac.Application) bool { return false })
-	delegate.SetApplicationOpenURLs(func(_ mac.Application, urls []foundation.URL) {
+// delegate is told of what happens to the app. It is whole before the app runs:
+// the link that started the app comes before it is launched.
+func (a *application) delegate(app mac.Application) *mac.ApplicationDelegate {
+	d := &mac.ApplicationDelegate{}
+	d.SetApplicationDidFinishLaunching(func(foundation.Notification) { a.launch(app) })
+	d.SetApplicationShouldTerminateAfterLastWindowClosed(func(mac.Application) bool { return false })
+	d.SetApplicationOpenURLs(func(_ mac.Application, urls []foundation.URL) {
 		for _, u := range urls {
-			a.shown.OpenLink(u.AbsoluteString())
+			a.open(u.AbsoluteString())
 		}
 	})
-	delegate.SetApplicationShouldTerminate(func(mac.Application) mac.ApplicationTerminateReply {
+	d.SetApplicationShouldTerminate(func(mac.Application) mac.ApplicationTerminateReply {
 		if a.model.Busy() {
 			a.shown.ShowPane(panes.Storage)
 			return mac.TerminateCancel
 		}
-		return mac.TerminateNow
+		// What ends may need the main thread, so nothing waits on it.
+		a.leave.Do(func() { go a.end() })
+		return mac.TerminateLater
 	})
-	delegate.SetApplicationWillTerminate(func(foundation.Notification) {
-		a.host.Stop()
-		a.host.wait()
-		a.cancel()
-		a.model.Close()
-	})
+	return d
+}
+
+// end ends everything, and then the app.
+func (a *application) end() {
+	a.host.Stop()
+	a.cancel()
+	a.host.wait()
+	a.model.Close()
+	a.shown.Leave()
+}
+
+func (a *application) open(link string) {
+	if a.shown == nil {
+		a.links = append(a.links, link)
+		return
+	}
+	a.shown.OpenLink(link)
+}
+
+// launch is called on the main thread once the app is up.
+func (a *application) launch(app mac.Application) {
+	images := foundation.Bundle_MainBundle().ResourcePath()
+	a.shown = appkit.Start(a.ctx, app, appkit.Config{Model: a.model, Images: images})
+	for _, link := range a.links {
+		a.shown.OpenLink(link)
+	}
+	a.links = nil
 	// Outside a bundle there are no notifications; the panel shows all the same.
 	_ = notify.Start("Review", "Deny", a.chosen)
 	go a.model.Watch(a.ctx)

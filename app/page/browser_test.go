@@ -92,7 +92,9 @@ type world struct {
 	home string
 	url  string // of the host
 	page string // of the settings
+	host *os.Process
 	ctx  context.Context
+	shut func() // closes the window
 }
 
 // program runs osaurus as another process.
@@ -161,7 +163,9 @@ func empty(t *testing.T) world {
 func open(t *testing.T) world {
 	t.Helper()
 	w := empty(t)
-	w.url, _ = background(t, program(t, w.home, "--json", "serve", "--port", "0"))["url"].(string)
+	cmd := program(t, w.home, "--json", "serve", "--port", "0")
+	w.url, _ = background(t, cmd)["url"].(string)
+	w.host = cmd.Process
 	return w.settings()
 }
 
@@ -175,7 +179,7 @@ func (w world) settings() world {
 	w.t.Cleanup(stop)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	w.t.Cleanup(cancel)
-	w.ctx = ctx
+	w.ctx, w.shut = ctx, stop
 	w.run("opening the page", chromedp.EmulateViewport(1100, 900),
 		chromedp.Navigate("file://"+file), chromedp.WaitVisible("main h1"))
 	return w

@@ -1,10 +1,13 @@
 package page_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,6 +65,9 @@ func TestCreateIdentityAndReadThePhraseOnce(t *testing.T) { // ID-1, ID-2, ID-3,
 	if look[bool](w, `!!document.querySelector("[data-do=phrase-show]")`) {
 		t.Error("the phrase is offered again")
 	}
+	look[bool](w, `(navigator.clipboard.writeText = async (text) => { window.copied = text }, true)`)
+	w.run("copying the address", chromedp.Click("#s-master .copy"))
+	w.until("it says so", `document.querySelector("#said").textContent === "Copied" && window.copied === document.querySelector("#s-master dd span").textContent`)
 }
 
 func TestRestore(t *testing.T) { // ID-6, ID-12, ID-16
@@ -302,6 +308,77 @@ func TestApprovals(t *testing.T) { // PA-2 to PA-5, PA-8
 	w.until("it is gone", `!document.querySelector("#approval[open]")`)
 }
 
+func TestOneRequestAtATime(t *testing.T) { // PA-6
+	t.Parallel()
+	w := open(t)
+	w.attached()
+	first := w.pair()
+	w.asked()
+	id := `document.querySelector("#approval [data-approval]").dataset.approval`
+	showed := look[string](w, id)
+	if got := <-w.pair(); strings.HasPrefix(got, "<nil>") || !strings.Contains(got, "in progress") {
+		t.Errorf("another one is told %s", got)
+	}
+	w.asked()
+	if now := look[string](w, id); now != showed {
+		t.Error("another request took the place of the one that shows")
+	}
+	w.press("approval-deny")
+	if got := <-first; !strings.Contains(got, "denied") {
+		t.Errorf("denied: %s", got)
+	}
+	w.until("it is gone", `!document.querySelector("#approval[open]")`)
+}
+
+// storageKey is the id of the key, as the host says.
+func (w world) storageKey() string {
+	w.t.Helper()
+	var s struct{ Key struct{ ID string } }
+	if err := json.Unmarshal([]byte(w.output(w.home, "storage", "status", "--json")), &s); err != nil || s.Key.ID == "" {
+		w.t.Fatalf("no key: %v", err)
+	}
+	return s.Key.ID
+}
+
+// halt stops the host in its tracks until the function that it returns is
+// called.
+func (w world) halt() (resume func()) {
+	w.t.Helper()
+	if err := w.host.Signal(syscall.SIGSTOP); err != nil {
+		w.t.Fatal(err)
+	}
+	resume = sync.OnceFunc(func() { _ = w.host.Signal(syscall.SIGCONT) })
+	w.t.Cleanup(resume)
+	return resume
+}
+
+func TestOperationSurvivesTheWindow(t *testing.T) { // ST-8
+	t.Parallel()
+	w := open(t)
+	w.output(w.home, "memory", "add", "Osaurus", "The owner likes ferns.")
+	w.pane("storage")
+	w.until("the key shows", `!!document.querySelector("[data-do=storage-rotate]:not([disabled])")`)
+	before := w.storageKey()
+	w.press("storage-rotate")
+	w.sheet("rotatekey")
+	// The operation cannot end before the window is closed.
+	resume := w.halt()
+	w.press("confirm")
+	w.until("the work shows", `!!document.querySelector("#working progress")`)
+	w.until("nothing else can be done", `!document.querySelector("main [data-do]:not([data-effect]):not([disabled])") || [...document.querySelectorAll("main [data-do]:not([data-effect]):not([disabled])")].every((b) => /^(refresh|dismiss:)/.test(b.dataset.do))`)
+	w.shut()
+	resume()
+	for end := time.Now().Add(patience); w.storageKey() == before; {
+		if time.Now().After(end) {
+			t.Fatal("the key is the same")
+		}
+	}
+	again := w.settings()
+	again.pane("storage")
+	again.until("the new key shows, and things can be done", fmt.Sprintf(`document.querySelector("#s-status").textContent.includes(%q) && !!document.querySelector("[data-do=storage-rotate]:not([disabled])")`, w.storageKey()))
+	again.says("Encrypted")
+}
+
 func TestExportAndRotate(t *testing.T) { // ST-1 to ST-9
 	t.Parallel()
 	w := open(t)
@@ -380,6 +457,9 @@ func TestNarrowAndByKeyboard(t *testing.T) {
 		if over := look[int](w, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
 			t.Errorf("%s is %d px wider than a 360 px window", pane, over)
 		}
+		// Also after the window became narrow while the pane showed.
+		w.run("wide and narrow again", chromedp.EmulateViewport(1100, 740), chromedp.EmulateViewport(360, 740))
+		w.until("the chosen tab is in sight", `(() => { const r = document.querySelector("nav [aria-current]").getBoundingClientRect(); return innerWidth === 360 && r.left >= 0 && r.right <= innerWidth })()`)
 		bare := look[[]string](w, `[...document.querySelectorAll("button,input,textarea,select")].filter((e) => !(e.textContent.trim() || e.getAttribute("aria-label") || (e.labels && e.labels.length))).map((e) => e.outerHTML)`)
 		if len(bare) > 0 {
 			t.Errorf("%s has controls without a label: %v", pane, bare)

@@ -159,6 +159,33 @@ func TestInvites(t *testing.T) { // ID-15
 	}
 }
 
+func TestRelayIsSwitchedOnThePage(t *testing.T) { // MB-4, on the panes
+	t.Parallel()
+	l := relay(t)
+	w := open(t)
+	w.output(w.home, "settings", "set", "relay_domain="+l.domain)
+	badge := `(document.querySelector("#s-relay .row .badge") || {textContent: ""}).textContent`
+	w.pane("peers")
+	w.until("it is off", badge+` === "Off"`)
+	w.press("relay-on")
+	w.sheet("relay")
+	w.says("reach this agent from the internet")
+	w.press("cancel")
+	w.closed()
+	w.until("it is off still", badge+` === "Off"`)
+	w.press("relay-on")
+	w.sheet("relay")
+	w.press("confirm")
+	w.closed()
+	w.until("it is reached", badge+` === "Connected"`)
+	w.says(l.domain)
+	w.press("relay-off")
+	w.until("it is off again", badge+` === "Off"`)
+	if said := w.output(w.home, "relay", "status", "--json"); strings.Contains(said, "Assistant") {
+		t.Errorf("the host says %s", said)
+	}
+}
+
 // tampered changes one character in the middle of a link.
 func tampered(link string) string {
 	i, other := len(link)/2, "A"

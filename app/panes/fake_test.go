@@ -50,6 +50,10 @@ type scripted struct {
 	together  bool // two ran at once
 	fails     error
 	hold      time.Duration // how long an operation takes
+	slow      time.Duration // how long the first answer takes
+
+	noPhrase   bool     // creating an identity gives none
+	unrepaired []string // by a repair
 }
 
 func newScripted() *scripted {
@@ -107,6 +111,9 @@ func get[T any](h *scripted, v *T) (T, error) {
 }
 
 func (h *scripted) Status(context.Context) (engine.Status, error) {
+	if h.slow > 0 {
+		<-time.After(h.slow)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return engine.Status{Port: 1337, Keystore: "passphrase", InFlight: h.inFlight}, nil
@@ -123,6 +130,9 @@ func (h *scripted) Identity(context.Context, bool) (control.Identity, error) {
 	return get(h, &h.id)
 }
 func (h *scripted) CreateIdentity(ctx context.Context) (control.NewIdentity, error) {
+	if h.noPhrase {
+		return control.NewIdentity{}, h.act(ctx, "create")
+	}
 	return control.NewIdentity{Phrase: somePhrase, RecoveryCode: someCode}, h.act(ctx, "create")
 }
 func (h *scripted) Phrase(ctx context.Context) (control.NewIdentity, error) {
@@ -144,7 +154,7 @@ func (h *scripted) Drift(ctx context.Context) (control.Drift, error) {
 func (h *scripted) Agents(context.Context) ([]control.Agent, error)    { return get(h, &h.agents) }
 func (h *scripted) Keys(context.Context) ([]accesskey.Metadata, error) { return get(h, &h.keys) }
 func (h *scripted) Repair(ctx context.Context, d control.Drift) (control.Repaired, error) {
-	return control.Repaired{Moved: d.Mismatched, KeysRevoked: len(d.StaleKeys)}, h.act(ctx, "repair")
+	return control.Repaired{Moved: d.Mismatched, KeysRevoked: len(d.StaleKeys), Failed: h.unrepaired}, h.act(ctx, "repair")
 }
 func (h *scripted) CreateAgent(ctx context.Context, e control.EditAgent) (control.Agent, error) {
 	return control.Agent{}, h.act(ctx, "agent-create")
@@ -224,7 +234,10 @@ func (h *scripted) Pair(ctx context.Context, p control.Pair) (pairing.Peer, erro
 	return pairing.Peer{}, h.act(ctx, "pair")
 }
 func (h *scripted) EnableRelay(ctx context.Context, r control.EnableRelay) error {
-	return h.act(ctx, "relay")
+	if r.On {
+		return h.act(ctx, "relay-on "+r.Agent)
+	}
+	return h.act(ctx, "relay-off "+r.Agent)
 }
 func (h *scripted) Storage(context.Context) (storage.Status, error) { return get(h, &h.stores) }
 func (h *scripted) Quarantine(context.Context) ([]storage.Quarantined, error) {

@@ -13,6 +13,7 @@ import (
 	"osaurus/engine/atomicfile"
 	"osaurus/engine/control"
 	"osaurus/engine/identity"
+	"osaurus/engine/keystore"
 	"osaurus/engine/secret"
 )
 
@@ -349,8 +350,9 @@ func (m *Model) day(t time.Time) string { return t.Local().Format("2 Jan 2006") 
 
 // keystore says how well secrets are kept (decisions D10).
 func (m *Model) keystore(strength string) string {
-	if strength == "unwrapped" {
-		return m.t("keystore.unwrapped")
+	words := map[string]string{keystore.Unwrapped.String(): m.t("keystore.unwrapped"), keystore.Passphrase.String(): m.t("keystore.passphrase"), keystore.LoginSession.String(): m.t("keystore.session"), keystore.Hardware.String(): m.t("keystore.hardware")}
+	if w, ok := words[strength]; ok {
+		return w
 	}
 	return strength
 }

@@ -19,7 +19,7 @@ import (
 
 // destructive are the calls that need a confirmation first. None may follow
 // from a single action.
-var destructive = []string{"reset", "repair", "agent-rotate", "agent-revoke", "key-revoke", "trust", "distrust", "forget", "operate-rotate", "operate-decrypt", "store-reset", "store-accept", "remains-delete", "refuse", "replaced-", "invite-revoke", "accept"}
+var destructive = []string{"reset", "repair", "agent-rotate", "agent-revoke", "key-revoke", "trust", "distrust", "forget", "operate-rotate", "operate-decrypt", "store-reset", "store-accept", "remains-delete", "refuse", "replaced-", "invite-revoke", "accept", "relay-on"}
 
 // offers lists every action that can be chosen on any pane.
 func offers(m *panes.Model) (list []string) {

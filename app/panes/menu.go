@@ -2,9 +2,13 @@ package panes
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"strconv"
 
+	"osaurus/engine"
 	"osaurus/engine/control"
+	"osaurus/engine/settings"
 )
 
 // Phase is what the host of this machine is doing.
@@ -35,6 +39,24 @@ type ServingState struct {
 	Port    int
 	Failure Failure
 	Err     error
+}
+
+// FailedState says why the host did not start.
+func FailedState(err error) ServingState {
+	s := ServingState{Phase: Failed, Err: err}
+	at, ok := errors.AsType[*engine.PortError](err)
+	if ok {
+		s.Port = at.Port
+	}
+	switch {
+	case errors.Is(err, settings.ErrPort):
+		s.Failure = PortInvalid
+	case ok && errors.Is(err, engine.ErrPortInUse):
+		s.Failure = PortInUse
+	case ok && errors.Is(err, fs.ErrPermission):
+		s.Failure = PortForbidden
+	}
+	return s
 }
 
 // Serving starts and stops the host in this process.
@@ -159,21 +181,6 @@ func (m *Model) startItem() Item {
 	return Item{Action: Action{ID: "host-start", Label: m.t("menu.start")}}
 }
 
-func (m *Model) relayItems() []Item {
-	state := map[string]string{}
-	for _, r := range m.facts.relays.Agents {
-		state[r.Agent] = r.State.String()
-	}
-	var items []Item
-	for _, a := range m.facts.agents {
-		if !a.BuiltIn && !a.Address.IsZero() {
-			detail, on := state[a.ID]
-			items = append(items, Item{Action: Action{ID: "relay:" + a.ID, Label: a.Name, Off: m.working != nil}, Checked: on, Detail: detail})
-		}
-	}
-	return items
-}
-
 // menuActions are those of the menu that the model carries out.
 func (m *Model) menuActions() []Action {
 	var list []Action
@@ -226,25 +233,6 @@ func (m *Model) exposeSheet(string) {
 		return
 	}
 	m.confirm(Sheet{Kind: "expose", Tone: Danger, Title: m.t("expose.title"), Text: []string{m.t("expose.text")}}, m.t("expose.action"), save)
-}
-
-// relaySheet confirms before an agent becomes reachable from the internet.
-func (m *Model) relaySheet(id string) {
-	on := true
-	for _, r := range m.facts.relays.Agents {
-		on = on && r.Agent != id
-	}
-	a, _ := m.agentByID(id)
-	save := func(Input) {
-		m.start(job{pane: Peers, title: m.t("menu.relay"), run: func(ctx context.Context) error {
-			return m.host.EnableRelay(ctx, control.EnableRelay{Agent: id, On: on})
-		}})
-	}
-	if !on {
-		save(Input{})
-		return
-	}
-	m.confirm(Sheet{Kind: "relay", Tone: Danger, Title: m.t("relay.title", "name", a.Name), Text: []string{m.t("relay.text")}}, m.t("relay.action"), save)
 }
 
 var _ Host = (*control.Client)(nil)

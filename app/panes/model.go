@@ -367,7 +367,7 @@ func init() {
 		"store-retry": (*Model).retryStore, "store-reset": (*Model).resetStoreSheet, "store-accept": (*Model).acceptStoreSheet,
 		"remains-delete": (*Model).deleteRemainsSheet, "remains-keep": (*Model).keepRemains,
 
-		"host-start": (*Model).startHost, "host-stop": (*Model).stopHost, "expose": (*Model).exposeSheet, "relay": (*Model).relaySheet,
+		"host-start": (*Model).startHost, "host-stop": (*Model).stopHost, "expose": (*Model).exposeSheet, "relay-on": (*Model).relayOnSheet, "relay-off": (*Model).relayOff,
 	}
 }
 

@@ -266,6 +266,9 @@ func TestSetUp(t *testing.T) { // ID-1, ID-2, ID-3, ID-4, ID-7, ID-13
 	if got := fact(d.mustSection(panes.Identity, "device").Facts, "Name"); got != "studio" {
 		t.Errorf("the device's name is %q", got)
 	}
+	if got := fact(d.mustSection(panes.Identity, "device").Facts, "Secrets"); got != "Encrypted, but the key lies beside the data" {
+		t.Errorf("a keystore without a passphrase is called %q", got)
+	}
 	d.do("identity-create")
 	s := d.sheet()
 	if s == nil || len(s.Secret.Words()) != 24 || !strings.HasPrefix(s.Secret.Code.Text(), "OSAURUS-") || !strings.Contains(strings.Join(s.Text, " "), "cannot restore the key") {

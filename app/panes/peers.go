@@ -11,7 +11,7 @@ import (
 	"osaurus/engine/pairing"
 )
 
-// peersPane is ID-15.
+// peersPane is ID-15, and the relay that invites go through.
 func (m *Model) peersPane() View {
 	v := View{Title: m.t("peers.title"), Intro: m.t("peers.intro")}
 	if !m.facts.known {
@@ -22,7 +22,7 @@ func (m *Model) peersPane() View {
 		peers.Rows = append(peers.Rows, m.peerRow(p))
 	}
 	peers.Actions = []Action{{ID: "link-open", Label: m.t("link.open")}}
-	v.Sections = []Section{peers, m.nearbySection(), m.invitesSection()}
+	v.Sections = []Section{peers, m.nearbySection(), m.relaySection(), m.invitesSection()}
 	return v
 }
 

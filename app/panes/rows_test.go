@@ -3,11 +3,14 @@ package panes_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +24,7 @@ import (
 	"osaurus/engine/pairing"
 	"osaurus/engine/relay"
 	"osaurus/engine/server"
+	"osaurus/engine/settings"
 	"osaurus/engine/storage"
 )
 
@@ -46,6 +50,105 @@ func TestIdentityThatCannotBeRead(t *testing.T) { // ID-1
 		d.do("refresh")
 		if d.banner(panes.Identity, "identity-error") != nil || d.section(panes.Identity, "master") == nil {
 			t.Errorf("%s: retrying does not help", state)
+		}
+	}
+}
+
+// TestBeforeTheFirstAnswer: nothing looks like no identity, and nothing can be
+// done.
+func TestBeforeTheFirstAnswer(t *testing.T) { // ID-1
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newScripted()
+		h.slow = time.Second
+		m := panes.New(h, panes.Env{})
+		d := driver{m, t}
+		if s := m.View(panes.Identity).Sections; len(s) != 1 || s[0].ID != "checking" || len(offers(m)) != 0 {
+			t.Errorf("%+v, %v", s, offers(m))
+		}
+		pass(h.slow)
+		synctest.Wait()
+		if d.section(panes.Identity, "checking") != nil || d.section(panes.Identity, "master") == nil {
+			t.Errorf("%+v", m.View(panes.Identity).Sections)
+		}
+		m.Close()
+	})
+}
+
+// TestSetupWhileBusy: the card is off while it works, and an error shows on
+// its pane.
+func TestSetupWhileBusy(t *testing.T) { // ID-2
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newScripted()
+		h.id.State, h.hold, h.fails, h.noPhrase = "none", time.Second, errors.New("the disk is full"), true
+		m := panes.New(h, panes.Env{})
+		d := driver{m, t}
+		synctest.Wait()
+		if err := d.refused("identity-create"); err != nil {
+			t.Fatal(err)
+		}
+		for _, again := range []string{"identity-create", "identity-recover"} {
+			if err := d.refused(again); !errors.Is(err, panes.ErrOff) {
+				t.Errorf("%s while it works: %v", again, err)
+			}
+		}
+		pass(h.hold)
+		synctest.Wait()
+		if b := d.banner(panes.Identity, "result-"); b == nil || b.Tone != panes.Danger || !slices.Equal(b.Lines, []string{"the disk is full"}) {
+			t.Errorf("%+v", b)
+		}
+		if a, ok := d.action(panes.Identity, "identity-create"); !ok || a.Off {
+			t.Error("it cannot be tried again")
+		}
+		m.Close()
+	})
+}
+
+func TestRepairedWithErrors(t *testing.T) { // ID-6
+	t.Parallel()
+	h := newScripted()
+	h.drift = control.Drift{Mismatched: []control.NamedAgent{{ID: "A1", Name: "Rex"}}}
+	h.unrepaired = []string{"Rex: the file is read-only"}
+	d := drive(t, h, panes.Env{})
+	d.do("drift-repair")
+	d.do("confirm")
+	if b := d.banner(panes.Identity, "result-"); b == nil || b.Tone != panes.Warn || !slices.Equal(b.Lines, h.unrepaired) {
+		t.Errorf("%+v", b)
+	}
+}
+
+func TestPosture(t *testing.T) { // ST-1, ST-4
+	t.Parallel()
+	for want, formats := range map[string][]string{"Encrypted": {"encrypted", "encrypted"}, "Plaintext": {"plaintext"}, "Mixed": {"encrypted", "plaintext"}, "Empty": {""}} {
+		h := newScripted()
+		h.stores.Stores = nil
+		for _, f := range formats {
+			h.stores.Stores = append(h.stores.Stores, storage.StoreStatus{ID: "memory", Format: f})
+		}
+		d := drive(t, h, panes.Env{})
+		if got := badges(d.mustSection(panes.Storage, "status").Rows[0]); !slices.Equal(got, []string{want}) {
+			t.Errorf("%v: %v", formats, got)
+		}
+		if len(d.mustSection(panes.Storage, "backup").Rows) != 0 {
+			t.Error("a backup was made before one was")
+		}
+		d.do("storage-export")
+		d.do("confirm", "dest", "/nowhere", "kind", "tar")
+		if rows := d.mustSection(panes.Storage, "backup").Rows; len(rows) != 1 || !strings.Contains(rows[0].Title, "A backup was made") {
+			t.Errorf("%+v", rows)
+		}
+	}
+	for state, want := range map[storage.KeyState]string{storage.KeyMissing: "Missing", storage.KeyLocked: "The keystore is locked"} {
+		h := newScripted()
+		h.stores.Key.State = state
+		d := drive(t, h, panes.Env{})
+		s := d.mustSection(panes.Storage, "status")
+		if s.Tone != panes.Danger || !strings.HasPrefix(fact(s.Facts, "Storage key"), want) {
+			t.Errorf("%v: %+v", state, s)
+		}
+		if a, ok := d.action(panes.Storage, "storage-rotate"); !ok || !a.Off {
+			t.Error("a key that is not there can be rotated")
 		}
 	}
 }
@@ -547,10 +650,39 @@ func TestMenu(t *testing.T) { // MB-2, MB-3, MB-4, MB-5
 	if h.called("settings") != 2 || h.settings.Expose {
 		t.Errorf("%v", h.calls)
 	}
-	d.do("relay:A1")
+	d.do("relay-on:A1")
 	d.do("confirm")
 	d.do("host-stop")
 	<-board.stopped
+}
+
+func TestWhyTheHostDidNotStart(t *testing.T) { // MB-5
+	t.Parallel()
+	h := startHost(t)
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	h.engine.OverridePort(port)
+	_, used := h.engine.Listen(t.Context())
+	forbidden := &engine.PortError{Port: 80, Err: &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)}}
+	d := drive(t, h, panes.Env{Serving: switchboard{}})
+	for want, err := range map[string]error{
+		fmt.Sprintf("Port %d is used by another program.", port): used,
+		"The system does not allow port 80.":                     fmt.Errorf("starting: %w", forbidden),
+		"The port must be from 1 to 65535.":                      fmt.Errorf("config/server.json: %w", settings.Server{Port: 65536}.Validate()),
+		"open keystore.osks: permission denied":                  &os.PathError{Op: "open", Path: "keystore.osks", Err: syscall.EACCES}, // no port
+	} {
+		d.SetServing(panes.FailedState(err))
+		if v := d.Menu(); !strings.HasPrefix(v.Line, want) || v.Tone != panes.Danger {
+			t.Errorf("%v: %+v, want %s", err, v, want)
+		}
+		if !slices.ContainsFunc(d.Menu().Items, func(i panes.Item) bool { return i.ID == "host-start" && i.Label == "Try again" && !i.Off }) {
+			t.Errorf("%v: it cannot be tried again", err)
+		}
+	}
 }
 
 func TestNotices(t *testing.T) { // PA-7, notifications

@@ -24,7 +24,7 @@ var (
 func literals(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
-	for _, dir := range []string{".", "../page"} {
+	for _, dir := range []string{".", "../page", "../appkit"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

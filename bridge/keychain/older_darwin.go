@@ -9,25 +9,45 @@ import (
 	"osaurus/engine/secret"
 )
 
-// Older returns a plain item that an older install left in the login keychain.
-// Errors are fault.KeyNotFound and fault.KeystoreLocked.
-func Older(service, account string) (secret.Bytes, error) {
-	raw, err := gokeychain.GetGenericPassword(service, account, "", "")
-	switch {
-	case err == nil && raw == nil, errors.Is(err, gokeychain.ErrorItemNotFound):
-		return secret.Bytes{}, fault.KeyNotFound
-	case err != nil:
-		return secret.Bytes{}, fault.New(fault.KeystoreLocked, err)
-	}
-	return secret.Take(raw), nil
-}
+// LoginKeychain is the login keychain, where older installs left plain items.
+type LoginKeychain struct{}
 
-// RemoveOlder removes such an item, once it was taken over. A missing one is
-// no error.
-func RemoveOlder(service, account string) error {
-	err := gokeychain.DeleteGenericPasswordItem(service, account)
-	if err == nil || errors.Is(err, gokeychain.ErrorItemNotFound) {
+var _ Older = LoginKeychain{}
+
+// olderError is what the login keychain answers, as a fault.
+func olderError(err error) error {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, gokeychain.ErrorItemNotFound):
+		return fault.KeyNotFound
+	case errors.Is(err, gokeychain.ErrorAuthFailed), errors.Is(err, gokeychain.ErrorUserCanceled):
+		return fault.New(fault.KeystoreDenied, err)
 	}
 	return fault.New(fault.KeystoreLocked, err)
+}
+
+// Get implements Older. macOS asks the person where another program, or this
+// one with another signature, made the item.
+func (LoginKeychain) Get(service, account string) (secret.Bytes, error) {
+	raw, err := gokeychain.GetGenericPassword(service, account, "", "")
+	if err == nil && raw == nil {
+		return secret.Bytes{}, fault.KeyNotFound
+	}
+	return secret.Take(raw), olderError(err)
+}
+
+// Accounts implements Older.
+func (LoginKeychain) Accounts(service string) ([]string, error) {
+	accounts, err := gokeychain.GetGenericPasswordAccounts(service)
+	return accounts, olderError(err)
+}
+
+// Remove implements Older.
+func (LoginKeychain) Remove(service, account string) error {
+	err := olderError(gokeychain.DeleteGenericPasswordItem(service, account))
+	if errors.Is(err, fault.KeyNotFound) {
+		return nil
+	}
+	return err
 }

@@ -33,10 +33,13 @@ func DefaultServer() Server {
 	return Server{Port: DefaultPort, LoopbackTrust: true, CORS: []string{}, MaxConnections: DefaultMaxConnections, RelayDomain: DefaultRelayDomain}
 }
 
+// ErrPort says that there is no such port.
+var ErrPort = errors.New("port must be between 1 and 65535 (0 for any free port)")
+
 // Validate implements Validator. Port 0 asks the system for a free port.
 func (s Server) Validate() error {
 	if s.Port < 0 || s.Port > 65535 {
-		return fmt.Errorf("port must be between 1 and 65535 (0 for any free port), not %d", s.Port)
+		return fmt.Errorf("%w, not %d", ErrPort, s.Port)
 	}
 	if s.MaxConnections < MinConnections || s.MaxConnections > MaxConnections {
 		return fmt.Errorf("max_connections must be between %d and %d, not %d", MinConnections, MaxConnections, s.MaxConnections)

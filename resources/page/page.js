@@ -42,8 +42,17 @@
     if (same) for (const e of now.elements) if (e.name in typed) { if (e.type === "radio") e.checked = e.value === typed[e.name]; else e.value = typed[e.name]; }
     for (const d of region.querySelectorAll("details")) if (open.includes(d.dataset.open)) d.open = true;
     if (region instanceof HTMLDialogElement) show(region, now, same);
+    if (id === "nav") reveal();
     if (focus && $(focus) && region.contains($(focus))) $(focus).focus();
   };
+
+  // reveal scrolls the tabs of a narrow window to the chosen one.
+  const reveal = () => {
+    const tabs = $("nav").querySelector("ul"), chosen = tabs && tabs.querySelector("[aria-current]");
+    if (chosen) tabs.scrollLeft = chosen.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - chosen.offsetWidth) / 2;
+  };
+
+  window.addEventListener("resize", reveal);
 
   const show = (dialog, form, same) => {
     if (!form) { if (dialog.open) dialog.close(); return; }
