@@ -150,7 +150,7 @@ func (e *Engine) serviceFindings() []Finding {
 	if len(e.Agents.Addresses()) == 0 {
 		f = append(f, Finding{"agents", "warning", "There is no agent that others can reach", "The built-in agent is yours alone.", "osaurus agents create NAME"})
 	}
-	if e.Server.Port() != 0 && len(e.Agents.Addresses()) > 0 && !e.Approval.Attached() {
+	if e.listening.Load() && len(e.Agents.Addresses()) > 0 && !e.Approval.Attached() {
 		f = append(f, Finding{"approvers", "warning", "Nobody can answer requests to pair", "Each is refused at once. The terminal of osaurus serve, the settings page and the command below answer them.", "osaurus approvals watch"})
 	}
 	for _, a := range e.Agents.List() {

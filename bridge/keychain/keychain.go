@@ -84,9 +84,13 @@ func Open(scope string) (*Store, error) {
 	return s, nil
 }
 
+// DataProtection reports whether items are in the data-protection keychain;
+// the login keychain gives them to every program that the person allows.
+func (s *Store) DataProtection() bool { return s.protected != 0 }
+
 // Remark implements keystore.Remarker (D13).
 func (s *Store) Remark() (sentence, explanation string) {
-	if s.protected != 0 {
+	if s.DataProtection() {
 		return "", ""
 	}
 	return "Secrets are in the login keychain instead of the data-protection keychain", "This program was not signed with the entitlement for it. Other programs of yours can ask for these items, and they do not demand your presence."
