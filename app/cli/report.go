@@ -136,7 +136,7 @@ func (a *app) bundle(ctx context.Context, c *control.Client, now time.Time) ([]b
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.Diagnose(ctx)
+	s, err := c.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
