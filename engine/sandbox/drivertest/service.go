@@ -28,7 +28,7 @@ const (
 // ports that remember what came through them.
 type host struct {
 	*sandbox.Service
-	t     *testing.T
+	t     testing.TB
 	state string
 
 	mu    sync.Mutex
@@ -39,7 +39,7 @@ type host struct {
 	dials []string
 }
 
-func newHost(t *testing.T, subject Subject, perAgent bool) *host {
+func newHost(t testing.TB, subject Subject, perAgent bool) *host {
 	t.Helper()
 	w := NewRealWorld(t)
 	h := &host{t: t, state: shortDir(t), facts: map[string][]sandbox.Fact{}}
