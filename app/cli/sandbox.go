@@ -49,6 +49,7 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 			return c.ResetSandbox(ctx)
 		}),
 		plain("diagnose", "Try the whole way with an agent that is nobody's", a.sandboxDiagnose),
+		a.sandboxConfig(),
 		a.sandboxAllow(),
 		command("", "deny AGENT", "Let an agent's runs use no sandbox", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 			off := false
@@ -82,7 +83,8 @@ func (a *app) sandboxStatus(ctx context.Context, c *control.Client) error {
 	})
 }
 
-// exitError ends with the exit code of a command that ran in a sandbox.
+// exitError ends with the exit code of a command that ran in a sandbox, which
+// said itself what there was to say.
 type exitError int
 
 func (e exitError) Error() string {
@@ -111,6 +113,9 @@ func (a *app) sandboxExec() *cobra.Command {
 				if r.Hint != "" {
 					a.say("%s", r.Hint)
 				}
+				if r.KilledBy == "idle" {
+					a.say("The command was ended because it was silent for too long. --idle allows more.")
+				}
 			})
 			if err == nil && r.ExitCode != 0 {
 				err = exitError(r.ExitCode)
@@ -118,6 +123,7 @@ func (a *app) sandboxExec() *cobra.Command {
 			return err
 		})
 	})
+	c.Long = "Run a command as an agent, in its sandbox, and end with its exit code: 128 + n\nwhen signal n ended it, 127 when there is no such program. What keeps the\ncommand from running ends with a code of \"osaurus exit-codes\" and a line that\nbegins with \"error:\". One argument is a line for a shell; several are a program\nand its arguments."
 	f := c.Flags()
 	f.StringVar(&in.Dir, "cwd", "", "directory in the sandbox (default the agent's home)")
 	f.StringVar(&in.Plugin, "plugin", "", "plugin whose secrets the command sees")

@@ -158,7 +158,7 @@ func (s *Service) seed(ctx context.Context, e *environment, name string) error {
 // start boots the environment of key unless it runs.
 func (s *Service) start(ctx context.Context, key, agentID string) error {
 	s.mu.Lock()
-	there := s.running[key] != nil
+	there, generation := s.running[key] != nil, s.generation
 	s.mu.Unlock()
 	if there {
 		return nil
@@ -178,14 +178,25 @@ func (s *Service) start(ctx context.Context, key, agentID string) error {
 		return err
 	}
 	s.mu.Lock()
-	if s.closed {
+	if err := s.outdatedLocked(generation); err != nil {
 		s.mu.Unlock()
-		return errors.Join(ErrClosed, s.end(ctx, e))
+		return errors.Join(err, s.end(ctx, e))
 	}
 	s.running[key] = e
 	s.mu.Unlock()
 	s.c.Log("sandbox_started", slog.String("sandbox", e.sandbox.ID()), slog.String("driver", d.Name()), slog.String("network", e.network.String()))
 	s.group.Go(func() { s.watch(e) })
+	return nil
+}
+
+// outdatedLocked says why a sandbox that has just booted may not run.
+func (s *Service) outdatedLocked(generation int) error {
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.generation != generation:
+		return errReconfigured
+	}
 	return nil
 }
 

@@ -73,11 +73,13 @@ type Service struct {
 
 	mu       sync.Mutex
 	settings Settings
-	swept    bool
-	running  map[string]*environment // by agent, or shared
-	attempts map[string]*attempt
-	closed   bool
-	group    sync.WaitGroup // watches of environments
+	// generation counts changes of what sandboxes run under.
+	generation int
+	swept      map[string]bool         // by driver
+	running    map[string]*environment // by agent, or shared
+	attempts   map[string]*attempt
+	closed     bool
+	group      sync.WaitGroup // watches of environments
 }
 
 // ErrClosed says that the host stops.
@@ -86,7 +88,7 @@ var ErrClosed = errors.New("sandbox: the host stops")
 // Open reads the settings. It starts nothing.
 func Open(c ServiceConfig) (s *Service, err error) {
 	c = c.withDefaults()
-	s = &Service{c: c, tokens: NewTokens(c.Rand), Secrets: NewSecrets(c.Vault), Logs: NewLogRing(c.Logger), limiter: NewExecLimiter(c.Now), Daemons: NewDaemonMonitor(c.Now), running: map[string]*environment{}, attempts: map[string]*attempt{}}
+	s = &Service{c: c, tokens: NewTokens(c.Rand), Secrets: NewSecrets(c.Vault), Logs: NewLogRing(c.Logger), limiter: NewExecLimiter(c.Now), Daemons: NewDaemonMonitor(c.Now), swept: map[string]bool{}, running: map[string]*environment{}, attempts: map[string]*attempt{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeFiles())
@@ -168,10 +170,17 @@ func (s *Service) Settings() Settings {
 	return s.settings
 }
 
-// SetSettings saves settings. Running sandboxes keep theirs.
-func (s *Service) SetSettings(next Settings) error {
+// change saves the settings with what f does to them. Running sandboxes keep
+// theirs.
+func (s *Service) change(f func(*Settings)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	next := s.settings
+	f(&next)
+	return s.saveLocked(next)
+}
+
+func (s *Service) saveLocked(next Settings) error {
 	next.heal()
 	if err := next.Save(s.path(settingsFile)); err != nil {
 		return err
@@ -209,13 +218,13 @@ func driverUnavailable(name string, err error) error {
 func (s *Service) sweep(ctx context.Context, d Driver) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.swept {
+	if s.swept[d.Name()] {
 		return nil
 	}
 	if err := d.Sweep(ctx); err != nil {
 		return err
 	}
-	s.swept = true
+	s.swept[d.Name()] = true
 	return nil
 }
 
@@ -228,9 +237,7 @@ func (s *Service) Setup(ctx context.Context) error {
 	if err := d.Provision(ctx); err != nil {
 		return driverUnavailable(d.Name(), err)
 	}
-	next := s.Settings()
-	next.SetupComplete, next.ProvisionedBy = true, s.c.Version
-	return s.SetSettings(next)
+	return s.change(func(set *Settings) { set.SetupComplete, set.ProvisionedBy = true, s.c.Version })
 }
 
 // State is what status shows of one environment.

@@ -22,6 +22,8 @@ type namespaces struct {
 	t      *testing.T
 	dir    string
 	broken error
+	// starting, if set, is called before a guest starts.
+	starting func()
 
 	mu      sync.Mutex
 	starts  int
@@ -59,6 +61,9 @@ func (n *namespaces) Start(ctx context.Context, spec Spec) (Sandbox, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err
+	}
+	if n.starting != nil {
+		n.starting()
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -112,12 +117,12 @@ func newService(t *testing.T, change func(*Settings)) (*Service, *namespaces, *w
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := s.Settings()
-	set.Network = "none"
-	if change != nil {
-		change(&set)
-	}
-	if err := s.SetSettings(set); err != nil {
+	if err := s.change(func(set *Settings) {
+		set.Network = "none"
+		if change != nil {
+			change(set)
+		}
+	}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -328,16 +333,13 @@ func TestServiceFailures(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	n.broken = nil
-	set := s.Settings()
-	set.Driver = "gvisor"
-	if err := s.SetSettings(set); err != nil {
+	if err := s.change(func(set *Settings) { set.Driver = "gvisor" }); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Provision(t.Context(), agentA); err == nil || n.starts != 0 {
 		t.Errorf("another driver than the one named: %v", err)
 	}
-	set.Driver = ""
-	if err := s.SetSettings(set); err != nil {
+	if err := s.change(func(set *Settings) { set.Driver = "" }); err != nil {
 		t.Fatal(err)
 	}
 	s.c.Rand = bytes.NewReader(make([]byte, 20)) // enough for the names of the boot, not for a token

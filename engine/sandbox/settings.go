@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"osaurus/engine/atomicfile"
@@ -132,6 +133,9 @@ func (s Settings) Save(path string) error {
 	}
 	raw, err := canonjson.Marshal(all)
 	if err != nil {
+		return err
+	}
+	if err := atomicfile.MkdirAll(filepath.Dir(path)); err != nil {
 		return err
 	}
 	return atomicfile.Write(path, raw)

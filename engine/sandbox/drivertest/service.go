@@ -71,12 +71,14 @@ func newHost(t testing.TB, subject Subject, perAgent bool) *host {
 		}
 		h.nothingLeft()
 	})
-	set := h.Settings()
-	set.CPUs, set.MemoryGB, set.PerAgent = 1, 1, perAgent
+	one, limits, isolation := 1, sandbox.LimitsEnforced, sandbox.PerAgentMode
 	if !subject.Limited {
-		set.Limits = "best-effort"
+		limits = sandbox.LimitsBestEffort
 	}
-	if err := h.SetSettings(set); err != nil {
+	if !perAgent {
+		isolation = sandbox.SharedMode
+	}
+	if _, err := h.Choose(t.Context(), sandbox.Choices{CPUs: &one, MemoryGB: &one, Limits: &limits, Isolation: &isolation}); err != nil {
 		t.Fatal(err)
 	}
 	return h
