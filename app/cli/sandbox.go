@@ -153,14 +153,15 @@ func (a *app) sandboxDiagnose(ctx context.Context, c *control.Client) error {
 
 func (a *app) sandboxAllow() *cobra.Command {
 	var commands int
-	var noPlugins, noNetwork bool
+	var noPlugins, noNetwork, background bool
 	c := command("", "allow AGENT", "Let an agent's runs use its sandbox", "  osaurus sandbox allow Assistant --no-network", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		on, plugins, network := true, !noPlugins, !noNetwork
-		return a.switchSandbox(ctx, control.SandboxSwitch{Agent: args[0], Enabled: &on, Plugins: &plugins, Network: &network, MaxCommands: &commands})
+		return a.switchSandbox(ctx, control.SandboxSwitch{Agent: args[0], Enabled: &on, Plugins: &plugins, Network: &network, Background: &background, MaxCommands: &commands})
 	})
 	f := c.Flags()
 	f.IntVar(&commands, "commands", sandbox.DefaultCommandsPerTurn, "how many commands one turn may run")
 	f.BoolVar(&noPlugins, "no-plugins", false, "the agent may not write plugins")
+	f.BoolVar(&background, "background", false, "daemons of the agent's plugins run")
 	f.BoolVar(&noNetwork, "no-network", false, "the sandbox has no network")
 	return c
 }
@@ -176,7 +177,7 @@ func (a *app) switchSandbox(ctx context.Context, in control.SandboxSwitch) error
 				a.say("%s runs nothing in a sandbox.", in.Agent)
 				return
 			}
-			a.say("%s may run %d commands in a turn; plugins %s, network %s.", in.Agent, now.MaxCommands, onOff(now.PluginCreate), onOff(now.Network))
+			a.say("%s may run %d commands in a turn; plugins %s, network %s, background processes %s.", in.Agent, now.MaxCommands, onOff(now.PluginCreate), onOff(now.Network), onOff(now.Background))
 		})
 	})
 }

@@ -25,6 +25,7 @@ type SandboxSwitch struct {
 	MaxCommands *int   `json:"max_commands,omitempty"`
 	Plugins     *bool  `json:"plugins,omitempty"`
 	Network     *bool  `json:"network,omitempty"`
+	Background  *bool  `json:"background,omitempty"`
 }
 
 // SandboxSecret is a secret of an agent, or of a plugin within it. Value goes
@@ -101,7 +102,7 @@ func (s *Server) switchSandbox(_ context.Context, in SandboxSwitch) (sandbox.Aut
 	}
 	now := s.engine.Sandbox.Switch(a.ID)
 	next := now
-	for _, c := range []struct{ from, to *bool }{{in.Enabled, &next.Enabled}, {in.Plugins, &next.PluginCreate}, {in.Network, &next.Network}} {
+	for _, c := range []struct{ from, to *bool }{{in.Enabled, &next.Enabled}, {in.Plugins, &next.PluginCreate}, {in.Network, &next.Network}, {in.Background, &next.Background}} {
 		if c.from != nil {
 			*c.to = *c.from
 		}

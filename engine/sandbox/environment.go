@@ -31,6 +31,7 @@ type environment struct {
 	served  chan struct{}      // closed when it has ended
 	ended   chan struct{}      // closed when nothing is left of the environment
 	users   map[string]bool
+	daemons []*daemon
 	busy    int
 	used    time.Time
 }
@@ -129,7 +130,8 @@ func (s *Service) provision(ctx context.Context, agentID string) error {
 			return err
 		}
 	}
-	_, err = s.tokens.Register(Identity{agentID, name, uid, e.sandbox.ID()}, func(t secret.Bytes) error { return e.guest.PutToken(ctx, name, t) })
+	who := Identity{agentID, name, uid, e.sandbox.ID()}
+	_, err = s.tokens.Register(who, func(t secret.Bytes) error { return e.guest.PutToken(ctx, name, t) })
 	if err != nil {
 		return err
 	}
@@ -140,6 +142,9 @@ func (s *Service) provision(ctx context.Context, agentID string) error {
 	s.mu.Lock()
 	e.users[name] = true
 	s.mu.Unlock()
+	if fresh {
+		s.revive(ctx, e, who)
+	}
 	return nil
 }
 
@@ -328,6 +333,7 @@ func (s *Service) end(ctx context.Context, e *environment) error {
 	defer close(e.ended)
 	s.tokens.RevokeSandbox(e.sandbox.ID())
 	ctx = context.WithoutCancel(ctx)
+	s.endDaemons(e)
 	kept := s.keepAll(ctx, e)
 	ctx, cancel := context.WithTimeout(ctx, StopTimeout)
 	defer cancel()

@@ -69,7 +69,8 @@ type Service struct {
 	switches *switches
 	limiter  *ExecLimiter
 	installs installLocks
-	Daemons  *DaemonMonitor
+	daemons  *daemonMonitor
+	pause    time.Duration // between a daemon's end and its next start
 
 	mu       sync.Mutex
 	settings Settings
@@ -88,7 +89,7 @@ var ErrClosed = errors.New("sandbox: the host stops")
 // Open reads the settings. It starts nothing.
 func Open(c ServiceConfig) (s *Service, err error) {
 	c = c.withDefaults()
-	s = &Service{c: c, tokens: NewTokens(c.Rand), Secrets: NewSecrets(c.Vault), Logs: NewLogRing(c.Logger), limiter: NewExecLimiter(c.Now), Daemons: NewDaemonMonitor(c.Now), swept: map[string]bool{}, running: map[string]*environment{}, attempts: map[string]*attempt{}}
+	s = &Service{c: c, tokens: NewTokens(c.Rand), Secrets: NewSecrets(c.Vault), Logs: NewLogRing(c.Logger), limiter: NewExecLimiter(c.Now), daemons: newDaemonMonitor(c.Now), pause: DaemonPause, swept: map[string]bool{}, running: map[string]*environment{}, attempts: map[string]*attempt{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeFiles())
@@ -108,7 +109,7 @@ func Open(c ServiceConfig) (s *Service, err error) {
 	}
 	if s.Plugins, err = OpenPlugins(PluginsConfig{
 		Dir: s.path(recipesDir), MayCreate: func(id string) bool { return s.Switch(id).MayCreatePlugins() }, Secrets: s.Secrets,
-		Running: s.Running, Install: s.install, Now: c.Now,
+		Running: s.Running, Install: s.install, Registered: s.registered, Now: c.Now,
 	}); err != nil {
 		return s, err
 	}

@@ -24,6 +24,8 @@ type namespaces struct {
 	broken error
 	// starting, if set, is called before a guest starts.
 	starting func()
+	// apk, if any, is a program of the guests.
+	apk string
 
 	mu      sync.Mutex
 	starts  int
@@ -70,6 +72,11 @@ func (n *namespaces) Start(ctx context.Context, spec Spec) (Sandbox, error) {
 	n.starts++
 	root := filepath.Join(n.dir, spec.ID)
 	populate(n.t, root, bin)
+	if n.apk != "" {
+		if err := os.WriteFile(filepath.Join(root, "bin", "apk"), []byte(n.apk), 0o755); err != nil {
+			return nil, err
+		}
+	}
 	spec.Boot.Transport = "unix:/host/host.sock"
 	raw, err := spec.Boot.Encode()
 	if err != nil {
