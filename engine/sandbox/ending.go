@@ -66,6 +66,9 @@ func (s *Service) endUser(ctx context.Context, agentID string, keep bool) error 
 	if !there {
 		return nil
 	}
+	if err := e.guest.RemoveToken(ctx, name); err != nil {
+		return err
+	}
 	s.stopDaemons(e, func(d *daemon) bool { return d.linuxName == name })
 	if keep {
 		if err := s.keep(ctx, e, name); err != nil {

@@ -18,6 +18,8 @@ const (
 
 // AutonomousExec says what an agent's runs may do in a sandbox. It is read
 // from JSON: missing keys take the defaults and unknown ones are ignored.
+// HostSecretReads is kept for the hosts that know it: nothing here reads
+// secrets other than the agent's own, whatever it says.
 type AutonomousExec struct {
 	Enabled         bool `json:"enabled"`
 	MaxCommands     int  `json:"maxCommandsPerTurn"`

@@ -255,3 +255,56 @@ func openRecipes(t *testing.T, dir string, install, registered func()) *Plugins 
 	}
 	return p
 }
+
+// TestPluginTools: what an agent's plugins offer is there for its runs alone,
+// and runs in the plugin's place with its secrets and arguments.
+func TestPluginTools(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, nil)
+	ctx := t.Context()
+	switchedOn(t, s, agentA, nil)
+	if err := s.Secrets.Set(ctx, agentA, "we.ather", "API_KEY", secret.New([]byte("hidden-value"))); err != nil {
+		t.Fatal(err)
+	}
+	r := Recipe{ID: "we.ather", Name: "Weather", Files: map[string]string{"greet": "echo hi \"$PARAM_WHO\""}, Tools: []Tool{
+		{ID: "greet", Description: "Greets.", Parameters: []byte(`{"type":"object","properties":{"who":{"type":"string"}}}`), Run: `sh greet; echo "$PARAM_LIST" "$OSAURUS_PLUGIN" "$API_KEY" "$(id -u)"; exit 3`},
+		{ID: "x" + strings.Repeat("y", 60), Run: "true"},
+		{ID: "plain", Parameters: []byte(`{"type":"array"}`), Run: "true"},
+	}}
+	if got := plugin(t, s, agentA, r); !strings.Contains(got, "installed") {
+		t.Fatal(got)
+	}
+	if got := plugin(t, s, agentA, Recipe{ID: "sandbox", Name: "x", Tools: []Tool{{ID: "exec", Run: "echo mine"}}}); !strings.Contains(got, "installed") {
+		t.Fatal(got)
+	}
+	offered := map[string]BuiltinTool{}
+	for _, one := range s.Tools(ctx, agentA) {
+		offered[one.Name] = one
+	}
+	if len(offered) != len(tools)+2 || offered["we_ather_greet"].Description != "Greets." || !strings.Contains(string(offered["we_ather_greet"].Parameters), "who") || string(offered["we_ather_plain"].Parameters) != emptyArguments {
+		t.Errorf("%v", offered)
+	}
+	call := func(agentID, name, args string) string { return s.CallTool(ctx, agentID, name, []byte(args)) }
+	if got := call(agentA, "we_ather_greet", `{"who":"you; id","list":[1,"a"]}`); got != `{"ok":true,"result":{"exit_code":3,"stderr":"","stdout":"hi you; id\n[1,\"a\"] we.ather [REDACTED:API_KEY] 2000\n"},"tool":"we_ather_greet"}` {
+		t.Error(got)
+	}
+	if got := call(agentA, ToolExec, `{"command":"echo builtin"}`); !strings.Contains(got, "builtin") {
+		t.Error(got)
+	}
+	for args, kind := range map[string]string{
+		`[]`: "invalid_args", `{"who":"a\u0000"}`: "invalid_args", `{"a b":1}`: "invalid_args", `{"who":1,"WHO":2}`: "invalid_args", `{"` + strings.Repeat("n", maxParamName+1) + `":1}`: "invalid_args",
+		`{"who":"` + strings.Repeat("x", MaxParameters-10) + `"}`: `"ok":true`, `{"who":"` + strings.Repeat("x", MaxParameters-9) + `"}`: "invalid_args", `{"` + strings.Repeat("n", maxParamName) + `":1}`: `"ok":true`, ``: `"ok":true`,
+	} {
+		if got := call(agentA, "we_ather_plain", args); !strings.Contains(got, kind) {
+			t.Errorf("%.40s: %.200s", args, got)
+		}
+	}
+	switchedOn(t, s, agentB, nil)
+	if got := call(agentB, "we_ather_plain", `{}`); !strings.Contains(got, "tool_not_found") || len(s.Tools(ctx, agentB)) != len(tools) {
+		t.Errorf("another agent's: %s", got)
+	}
+	switchedOn(t, s, agentA, func(a *AutonomousExec) { a.Enabled = false })
+	if got := call(agentA, "we_ather_plain", `{}`); !strings.Contains(got, "rejected") {
+		t.Error(got)
+	}
+}

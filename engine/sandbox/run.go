@@ -28,6 +28,8 @@ type Run struct {
 	Dir     string // as a model gave it; "" is the home
 	Plugin  string // whose secrets the command sees; "" is the agent's own
 	Idle    time.Duration
+
+	params []string // NAME=value, of a plugin's tool
 }
 
 // Result is how a command went. Values of secrets are not in it.
@@ -96,7 +98,7 @@ func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
 	c.Dir, c.Idle = dir, r.Idle
 	c.Env = append(secrets.Environment(), s.proxyEnv(e)...)
 	if r.Plugin != "" {
-		c.Env = append(c.Env, "OSAURUS_PLUGIN="+r.Plugin)
+		c.Env = append(append(c.Env, r.params...), "OSAURUS_PLUGIN="+r.Plugin)
 	}
 	done, err := execute(ctx, e.guest, c, hidden)
 	if err == nil {

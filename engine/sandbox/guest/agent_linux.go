@@ -50,7 +50,7 @@ func Run(ctx context.Context, b wire.Boot, p Places) error {
 		return err
 	}
 	defer func() { _ = host.Close() }() // the host closes its side too
-	if b.Shared() && !b.Init { // Boot hides them itself
+	if b.Shared() && !b.Init {          // Boot hides them itself
 		if err := hideProcesses(); err != nil {
 			return err
 		}
