@@ -38,7 +38,7 @@ func (t Times) Start() time.Duration {
 func (t Times) Exec(line string) time.Duration {
 	t.h.t.Helper()
 	began := time.Now()
-	r, err := t.h.Service.Exec(t.h.t.Context(), sandbox.Run{AgentID: agentA, Line: line})
+	r, err := t.h.Exec(t.h.t.Context(), sandbox.Run{AgentID: agentA, Line: line})
 	if err != nil || r.ExitCode != 0 {
 		t.h.t.Fatalf("%s: %+v, %v", line, r, err)
 	}
