@@ -236,7 +236,7 @@ func (r Recipe) checkTools() error {
 		}
 		seen[t.ID] = true
 	}
-	if r.Daemon != nil && (strings.TrimSpace(r.Daemon.Command) == "" || len(r.Daemon.Command) > MaxRecipeText) {
+	if r.Daemon != nil && (strings.TrimSpace(r.Daemon.Command) == "" || len(r.Daemon.Command) > MaxRecipeText || strings.IndexByte(r.Daemon.Command, 0) >= 0) {
 		return invalid("The daemon has no command")
 	}
 	return nil
