@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -80,7 +81,8 @@ func (s *Service) driverNames() []string {
 func (s *Service) Choose(ctx context.Context, c Choices) (Chosen, error) {
 	changed, err := s.choose(c)
 	if err == nil && changed {
-		s.c.Log("sandbox_configured")
+		now := s.Chosen()
+		s.c.Log("sandbox_configured", slog.String("network", now.Network), slog.String("limits", now.Limits), slog.String("isolation", now.Isolation), slog.String("driver", now.Driver))
 		err = s.Stop(ctx)
 	}
 	return s.Chosen(), err

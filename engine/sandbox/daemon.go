@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,7 +74,8 @@ type daemon struct {
 // owner allows the agent background processes. It makes no sandbox busy: one
 // that is idle else makes room for another, and its daemons come back with it.
 func (s *Service) startDaemon(e *environment, who Identity, r Recipe) {
-	s.stopDaemons(e, func(d *daemon) bool { return d.linuxName == who.LinuxName && d.plugin == r.ID })
+	same := func(d *daemon) bool { return d.linuxName == who.LinuxName && d.plugin == r.ID }
+	s.stopDaemons(e, same)
 	if r.Daemon == nil {
 		return
 	}
@@ -90,7 +92,8 @@ func (s *Service) startDaemon(e *environment, who Identity, r Recipe) {
 	d := &daemon{linuxName: who.LinuxName, plugin: r.ID, cancel: cancel, done: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.running[e.key] != e {
+	// Whoever came here meanwhile read the same recipes.
+	if s.closed || s.running[e.key] != e || slices.ContainsFunc(e.daemons, same) {
 		cancel()
 		return
 	}
