@@ -134,7 +134,8 @@ const exitCodes = `Exit codes
   3  the keystore is locked, or a key is missing
   4  the host, or the other host, cannot be reached
   5  something stored does not verify
-  6  needs confirmation: repeat with --yes`
+  6  needs confirmation: repeat with --yes
+"osaurus sandbox exec" ends with the code of the command that it ran.`
 
 // prepare finds the home.
 func (a *app) prepare() error {
@@ -158,6 +159,12 @@ func (a *app) socket() string { return filepath.Join(a.home, filepath.FromSlash(
 
 // report prints an error with what to type next, and returns its exit code.
 func (a *app) report(err error) int {
+	if e, ok := errors.AsType[exitError](err); ok {
+		if after := strings.TrimSpace(strings.TrimPrefix(err.Error(), e.Error())); after != "" {
+			a.say("%s %s", a.term.paint(yellow, "warning:"), after)
+		}
+		return int(e)
+	}
 	exit, code, next := classify(err)
 	text := err.Error()
 	if strings.HasPrefix(text, "unknown command") {
@@ -183,9 +190,6 @@ func classify(err error) (exit int, code, next string) {
 			return e.Exit, e.Code, "osaurus --help"
 		}
 		return e.Exit, e.Code, nextFor(e.Code)
-	}
-	if _, ok := errors.AsType[exitError](err); ok {
-		return exitFailed, "command_failed", ""
 	}
 	switch {
 	case errors.Is(err, errConfirm):

@@ -49,6 +49,7 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 			return c.ResetSandbox(ctx)
 		}),
 		plain("diagnose", "Try the whole way with an agent that is nobody's", a.sandboxDiagnose),
+		a.sandboxConfig(),
 		a.sandboxAllow(),
 		command("", "deny AGENT", "Let an agent's runs use no sandbox", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 			off := false
@@ -82,7 +83,8 @@ func (a *app) sandboxStatus(ctx context.Context, c *control.Client) error {
 	})
 }
 
-// exitError ends with the exit code of a command that ran in a sandbox.
+// exitError ends with the exit code of a command that ran in a sandbox, which
+// said itself what there was to say.
 type exitError int
 
 func (e exitError) Error() string {
@@ -111,6 +113,9 @@ func (a *app) sandboxExec() *cobra.Command {
 				if r.Hint != "" {
 					a.say("%s", r.Hint)
 				}
+				if r.KilledBy == "idle" {
+					a.say("The command was ended because it was silent for too long. --idle allows more.")
+				}
 			})
 			if err == nil && r.ExitCode != 0 {
 				err = exitError(r.ExitCode)
@@ -118,6 +123,7 @@ func (a *app) sandboxExec() *cobra.Command {
 			return err
 		})
 	})
+	c.Long = "Run a command as an agent, in its sandbox, and end with its exit code: 128 + n\nwhen signal n ended it, 127 when there is no such program. What keeps the\ncommand from running ends with a code of \"osaurus exit-codes\" and a line that\nbegins with \"error:\". One argument is a line for a shell; several are a program\nand its arguments."
 	f := c.Flags()
 	f.StringVar(&in.Dir, "cwd", "", "directory in the sandbox (default the agent's home)")
 	f.StringVar(&in.Plugin, "plugin", "", "plugin whose secrets the command sees")
@@ -147,14 +153,15 @@ func (a *app) sandboxDiagnose(ctx context.Context, c *control.Client) error {
 
 func (a *app) sandboxAllow() *cobra.Command {
 	var commands int
-	var noPlugins, noNetwork bool
+	var noPlugins, noNetwork, background bool
 	c := command("", "allow AGENT", "Let an agent's runs use its sandbox", "  osaurus sandbox allow Assistant --no-network", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 		on, plugins, network := true, !noPlugins, !noNetwork
-		return a.switchSandbox(ctx, control.SandboxSwitch{Agent: args[0], Enabled: &on, Plugins: &plugins, Network: &network, MaxCommands: &commands})
+		return a.switchSandbox(ctx, control.SandboxSwitch{Agent: args[0], Enabled: &on, Plugins: &plugins, Network: &network, Background: &background, MaxCommands: &commands})
 	})
 	f := c.Flags()
 	f.IntVar(&commands, "commands", sandbox.DefaultCommandsPerTurn, "how many commands one turn may run")
 	f.BoolVar(&noPlugins, "no-plugins", false, "the agent may not write plugins")
+	f.BoolVar(&background, "background", false, "daemons of the agent's plugins run")
 	f.BoolVar(&noNetwork, "no-network", false, "the sandbox has no network")
 	return c
 }
@@ -170,7 +177,7 @@ func (a *app) switchSandbox(ctx context.Context, in control.SandboxSwitch) error
 				a.say("%s runs nothing in a sandbox.", in.Agent)
 				return
 			}
-			a.say("%s may run %d commands in a turn; plugins %s, network %s.", in.Agent, now.MaxCommands, onOff(now.PluginCreate), onOff(now.Network))
+			a.say("%s may run %d commands in a turn; plugins %s, network %s, background processes %s.", in.Agent, now.MaxCommands, onOff(now.PluginCreate), onOff(now.Network), onOff(now.Background))
 		})
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 	"osaurus/app/cli"
 	"osaurus/bridge"
 	"osaurus/engine"
+	"osaurus/engine/sandbox"
 )
 
 // main is the program as the scripts run it: the real one, without discovery,
@@ -33,6 +35,9 @@ func osaurus() {
 		Ports: func() engine.Ports {
 			p := bridge.Portable()
 			p.Advertiser, p.Browser = nil, nil
+			if libexec := os.Getenv("SANDBOX_LIBEXEC"); libexec != "" {
+				p.Sandbox = func(home string) []sandbox.Driver { return bridge.SandboxDrivers(home, libexec) }
+			}
 			return p
 		},
 	}))
@@ -51,7 +56,15 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		// Whether a script can start sandboxes, with what "make sandbox" built.
+		Condition: func(cond string) (bool, error) {
+			if cond != "sandbox" {
+				return false, errors.New("no such condition")
+			}
+			return runtime.GOOS == "linux" && exists(filepath.Join(libexec(), "osaurus-runsc")), nil
+		},
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("LIBEXEC", libexec())
 			// A control socket's path is short, so homes are too.
 			short, err := os.MkdirTemp("", "osr")
 			if err != nil {
@@ -79,6 +92,15 @@ func program(ts *testscript.TestScript) string {
 	}
 	ts.Fatalf("osaurus is not on the path")
 	return ""
+}
+
+// libexec is where "make sandbox" puts what sandboxes boot from.
+func libexec() string {
+	path, err := filepath.Abs("../../build/libexec")
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 func exists(path string) bool {

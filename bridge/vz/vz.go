@@ -5,9 +5,11 @@ package vz
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 
+	"osaurus/engine/sandbox"
 	"osaurus/engine/sandbox/artifact"
 	"osaurus/engine/sandbox/image"
 )
@@ -23,6 +25,16 @@ type Options struct {
 	Programs func() ([]image.Entry, error)
 	// State is a folder of this driver's own.
 	State string
+}
+
+// absent tells what was not fetched, or is not pinned for this machine, from
+// what differs from its pin: the one is an unavailable driver, the other is
+// damage.
+func absent(err error) error {
+	if errors.Is(err, artifact.ErrAbsent) || errors.Is(err, artifact.ErrPin) {
+		return fmt.Errorf("%w: vz: %w. To fetch it:  osaurus artifacts pull", sandbox.ErrUnavailable, err)
+	}
+	return fmt.Errorf("vz: %w", err)
 }
 
 // accepter is what the framework's listener offers. Its Close does not wake a

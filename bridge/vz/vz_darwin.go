@@ -46,11 +46,10 @@ func (d *driver) runs() string { return filepath.Join(d.o.State, "vz") }
 func (d *driver) MountsWorkspace() bool { return true }
 
 func (d *driver) Available(context.Context) error {
-	_, err := d.o.Artifacts.File(artifact.Kernel, d.o.Platform)
-	if errors.Is(err, artifact.ErrAbsent) || errors.Is(err, artifact.ErrPin) {
-		return fmt.Errorf("%w: vz: %w", sandbox.ErrUnavailable, err)
+	if _, err := d.o.Artifacts.File(artifact.Kernel, d.o.Platform); err != nil {
+		return absent(err)
 	}
-	return err
+	return nil
 }
 
 func (d *driver) Provision(ctx context.Context) error {
@@ -60,7 +59,7 @@ func (d *driver) Provision(ctx context.Context) error {
 			err = d.o.Artifacts.Pull(ctx, pin)
 		}
 		if err != nil {
-			return fmt.Errorf("vz: %w", err)
+			return absent(err)
 		}
 	}
 	return nil
@@ -92,7 +91,7 @@ func (d *driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 		return nil, fmt.Errorf("vz: %w", err)
 	}
 	if err := m.boot(ctx, d.o, spec); err != nil {
-		return nil, errors.Join(fmt.Errorf("vz: %w", err), m.Stop(context.WithoutCancel(ctx)))
+		return nil, errors.Join(absent(err), m.Stop(context.WithoutCancel(ctx)))
 	}
 	return m, nil
 }

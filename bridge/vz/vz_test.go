@@ -2,8 +2,12 @@ package vz
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"testing"
+
+	"osaurus/engine/sandbox"
+	"osaurus/engine/sandbox/artifact"
 )
 
 // framework is a listener with the manners of the framework's.
@@ -59,6 +63,17 @@ func TestListener(t *testing.T) {
 	f.conns <- late
 	if _, err := end.Read(make([]byte, 1)); err == nil {
 		t.Error("a late stream is open")
+	}
+}
+
+// TestAbsent: what is not here is no damage, and what is damaged is not absent.
+func TestAbsent(t *testing.T) {
+	t.Parallel()
+	for err, unavailable := range map[error]bool{artifact.ErrAbsent: true, artifact.ErrPin: true, artifact.ErrIntegrity: false, errors.New("no space"): false} {
+		got := absent(fmt.Errorf("kernel: %w", err))
+		if errors.Is(got, sandbox.ErrUnavailable) != unavailable || !errors.Is(got, err) {
+			t.Errorf("%v became %v", err, got)
+		}
 	}
 }
 

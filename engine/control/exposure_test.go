@@ -18,6 +18,7 @@ import (
 	"osaurus/engine/identity"
 	"osaurus/engine/pairing"
 	"osaurus/engine/runner"
+	"osaurus/engine/sandbox"
 	"osaurus/engine/secret"
 	"osaurus/engine/server"
 	"osaurus/engine/settings"
@@ -39,6 +40,7 @@ var shown = []any{
 	engine.Status{}, accesskey.Metadata{}, accesskey.Access{}, accesskey.Trusted{}, agents.Agent{}, discovery.Event{}, eventlog.Head{}, eventlog.Problem{},
 	StorageEvent{}, Chat{}, memory.Fact{}, memory.Found{}, storage.Status{}, storage.Quarantined{}, storage.Rotation{},
 	fault.Error{}, fault.Reply{}, identity.Status{}, identity.Drift{}, identity.RequestClaims{}, pairing.Peer{}, pairing.Invite{}, pairing.IssuedInvite{}, pairing.OwnerDevice{}, Invite{}, Forgotten{}, pairing.Prompt{}, pairing.Outcome{},
+	sandbox.Choices{}, sandbox.Chosen{}, sandbox.Status{}, sandbox.Check{}, sandbox.AutonomousExec{},
 	runner.Task{}, runner.Model{}, server.Entry{}, settings.Server{}, settings.Provider{},
 }
 

@@ -25,6 +25,7 @@ type SandboxSwitch struct {
 	MaxCommands *int   `json:"max_commands,omitempty"`
 	Plugins     *bool  `json:"plugins,omitempty"`
 	Network     *bool  `json:"network,omitempty"`
+	Background  *bool  `json:"background,omitempty"`
 }
 
 // SandboxSecret is a secret of an agent, or of a plugin within it. Value goes
@@ -57,6 +58,7 @@ func (s *Server) sandboxOps() {
 		return box.Exec(ctx, sandbox.Run{AgentID: a.ID, Line: in.Line, Dir: in.Dir, Plugin: in.Plugin, Idle: in.Idle})
 	})
 	op(s, "sandbox/switch", s.switchSandbox)
+	op(s, "sandbox/config", func(ctx context.Context, in sandbox.Choices) (sandbox.Chosen, error) { return box.Choose(ctx, in) })
 	do(s, "sandbox/secrets/set", func(ctx context.Context, in SandboxSecret) error {
 		a, err := s.find(in.Agent)
 		if err != nil {
@@ -100,7 +102,7 @@ func (s *Server) switchSandbox(_ context.Context, in SandboxSwitch) (sandbox.Aut
 	}
 	now := s.engine.Sandbox.Switch(a.ID)
 	next := now
-	for _, c := range []struct{ from, to *bool }{{in.Enabled, &next.Enabled}, {in.Plugins, &next.PluginCreate}, {in.Network, &next.Network}} {
+	for _, c := range []struct{ from, to *bool }{{in.Enabled, &next.Enabled}, {in.Plugins, &next.PluginCreate}, {in.Network, &next.Network}, {in.Background, &next.Background}} {
 		if c.from != nil {
 			*c.to = *c.from
 		}
@@ -154,6 +156,11 @@ func (c *Client) DiagnoseSandbox(ctx context.Context) ([]sandbox.Check, error) {
 // RunInSandbox runs a command line as an agent.
 func (c *Client) RunInSandbox(ctx context.Context, in SandboxRun) (sandbox.Result, error) {
 	return call[sandbox.Result](ctx, c, "sandbox/exec", in)
+}
+
+// ConfigureSandbox changes and returns what the owner chose for sandboxes.
+func (c *Client) ConfigureSandbox(ctx context.Context, in sandbox.Choices) (sandbox.Chosen, error) {
+	return call[sandbox.Chosen](ctx, c, "sandbox/config", in)
 }
 
 // SwitchSandbox changes and returns what an agent's runs may do.

@@ -26,6 +26,8 @@ import (
 )
 
 const (
+	tokenLength = 43 // characters
+
 	agentA = "11111111-1111-1111-1111-11111111111A"
 	agentB = "22222222-2222-2222-2222-22222222222B"
 	uidA   = 2000
@@ -372,8 +374,8 @@ func TestIdentity(t *testing.T) {
 		{"missing", a, "", uidA, nil, "no token"},
 		{"empty", a, "", uidA, map[string]string{"Authorization": "Bearer "}, "no token"},
 		{"other scheme", a, "", uidA, map[string]string{"Authorization": "Basic " + tokenA}, "no token"},
-		{"unknown", a, strings.Repeat("A", TokenLength), uidA, nil, "unknown token"},
-		{"cut", a, tokenA[:TokenLength-1], uidA, nil, "unknown token"},
+		{"unknown", a, strings.Repeat("A", tokenLength), uidA, nil, "unknown token"},
+		{"cut", a, tokenA[:tokenLength-1], uidA, nil, "unknown token"},
 		{"stolen, other sandbox", b, tokenA, uidA, nil, "token of another sandbox"},
 		{"stolen, same sandbox", a, tokenA, uidB, nil, "token of another user"},
 		{"stolen, shared", shared, tokenC, 2003, nil, "token of another user"},

@@ -47,7 +47,7 @@ func (s *Service) Unprovision(ctx context.Context, agentID string) error {
 	} else {
 		err = s.endUser(ctx, agentID, false)
 	}
-	return errors.Join(err, s.forgetHome(agentID, LinuxName(agentID)), s.users.Forget(agentID))
+	return errors.Join(err, s.forgetHome(agentID, LinuxName(agentID)), s.Plugins.Forget(agentID), s.users.Forget(agentID))
 }
 
 // endUser ends an agent's user in the environment that it shares. A home that
@@ -66,6 +66,10 @@ func (s *Service) endUser(ctx context.Context, agentID string, keep bool) error 
 	if !there {
 		return nil
 	}
+	if err := e.guest.RemoveToken(ctx, name); err != nil {
+		return err
+	}
+	s.stopDaemons(e, func(d *daemon) bool { return d.linuxName == name })
 	if keep {
 		if err := s.keep(ctx, e, name); err != nil {
 			return err

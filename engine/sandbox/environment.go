@@ -31,6 +31,7 @@ type environment struct {
 	served  chan struct{}      // closed when it has ended
 	ended   chan struct{}      // closed when nothing is left of the environment
 	users   map[string]bool
+	daemons []*daemon
 	busy    int
 	used    time.Time
 }
@@ -129,7 +130,8 @@ func (s *Service) provision(ctx context.Context, agentID string) error {
 			return err
 		}
 	}
-	_, err = s.tokens.Register(Identity{agentID, name, uid, e.sandbox.ID()}, func(t secret.Bytes) error { return e.guest.PutToken(ctx, name, t) })
+	who := Identity{agentID, name, uid, e.sandbox.ID()}
+	_, err = s.tokens.Register(who, func(t secret.Bytes) error { return e.guest.PutToken(ctx, name, t) })
 	if err != nil {
 		return err
 	}
@@ -140,6 +142,9 @@ func (s *Service) provision(ctx context.Context, agentID string) error {
 	s.mu.Lock()
 	e.users[name] = true
 	s.mu.Unlock()
+	if fresh {
+		s.revive(ctx, e, who)
+	}
 	return nil
 }
 
@@ -158,7 +163,7 @@ func (s *Service) seed(ctx context.Context, e *environment, name string) error {
 // start boots the environment of key unless it runs.
 func (s *Service) start(ctx context.Context, key, agentID string) error {
 	s.mu.Lock()
-	there := s.running[key] != nil
+	there, generation := s.running[key] != nil, s.generation
 	s.mu.Unlock()
 	if there {
 		return nil
@@ -178,14 +183,25 @@ func (s *Service) start(ctx context.Context, key, agentID string) error {
 		return err
 	}
 	s.mu.Lock()
-	if s.closed {
+	if err := s.outdatedLocked(generation); err != nil {
 		s.mu.Unlock()
-		return errors.Join(ErrClosed, s.end(ctx, e))
+		return errors.Join(err, s.end(ctx, e))
 	}
 	s.running[key] = e
 	s.mu.Unlock()
 	s.c.Log("sandbox_started", slog.String("sandbox", e.sandbox.ID()), slog.String("driver", d.Name()), slog.String("network", e.network.String()))
 	s.group.Go(func() { s.watch(e) })
+	return nil
+}
+
+// outdatedLocked says why a sandbox that has just booted may not run.
+func (s *Service) outdatedLocked(generation int) error {
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.generation != generation:
+		return errReconfigured
+	}
 	return nil
 }
 
@@ -317,6 +333,7 @@ func (s *Service) end(ctx context.Context, e *environment) error {
 	defer close(e.ended)
 	s.tokens.RevokeSandbox(e.sandbox.ID())
 	ctx = context.WithoutCancel(ctx)
+	s.endDaemons(e)
 	kept := s.keepAll(ctx, e)
 	ctx, cancel := context.WithTimeout(ctx, StopTimeout)
 	defer cancel()

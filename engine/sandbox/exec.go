@@ -14,12 +14,12 @@ const (
 	MaxStdout              = 50_000           // characters
 	MaxStderr              = 10_000
 	KillDelay              = 3 * time.Second // from SIGTERM to SIGKILL
-	DaemonRestarts         = 5
-	DaemonWindow           = 300 * time.Second
 )
 
 // AutonomousExec says what an agent's runs may do in a sandbox. It is read
 // from JSON: missing keys take the defaults and unknown ones are ignored.
+// HostSecretReads is kept for the hosts that know it: nothing here reads
+// secrets other than the agent's own, whatever it says.
 type AutonomousExec struct {
 	Enabled         bool `json:"enabled"`
 	MaxCommands     int  `json:"maxCommandsPerTurn"`
@@ -70,49 +70,6 @@ func (l *ExecLimiter) Allow(agentID string, limit int) bool {
 	t.count, t.last = t.count+1, now
 	l.turns[agentID] = t
 	return t.count <= limit
-}
-
-// DaemonMonitor blocks a plugin whose daemon restarts too often. It is safe
-// for concurrent use.
-type DaemonMonitor struct {
-	now func() time.Time
-
-	mu       sync.Mutex
-	restarts map[string][]time.Time
-	blocked  map[string]bool
-}
-
-// NewDaemonMonitor takes its clock from now; nil is time.Now.
-func NewDaemonMonitor(now func() time.Time) *DaemonMonitor {
-	if now == nil {
-		now = time.Now
-	}
-	return &DaemonMonitor{now: now, restarts: map[string][]time.Time{}, blocked: map[string]bool{}}
-}
-
-// Restart counts a restart and reports whether it may happen.
-func (m *DaemonMonitor) Restart(plugin string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.blocked[plugin] {
-		return false
-	}
-	var recent []time.Time
-	for _, t := range append(m.restarts[plugin], m.now()) {
-		if m.now().Sub(t) < DaemonWindow {
-			recent = append(recent, t)
-		}
-	}
-	m.restarts[plugin], m.blocked[plugin] = recent, len(recent) > DaemonRestarts
-	return !m.blocked[plugin]
-}
-
-// Unblock lets a plugin start again.
-func (m *DaemonMonitor) Unblock(plugin string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.blocked, plugin)
-	delete(m.restarts, plugin)
 }
 
 // Clip shortens text to limit characters: the first 40 % and the last 60 %

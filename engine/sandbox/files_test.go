@@ -145,7 +145,7 @@ func TestRecipes(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if e, ok := errors.AsType[*PluginError](err); err != nil && (!ok || e.Kind != PluginInvalid || e.Retryable() || e.Status() != 400) {
+		if e, ok := errors.AsType[*PluginError](err); err != nil && (!ok || e.Kind != PluginInvalid || e.Status() != 400) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -163,17 +163,13 @@ func TestRestrict(t *testing.T) {
 		"": "none", "none": "none", "outbound": "none", "api.example.com": "api.example.com", " A.example.com , b.example.com": "a.example.com,b.example.com",
 		"a.example.com,outbound": "none", "a.example.com,": "none", "*.example.com": "none", "1.2.3.4": "none", "a.example.com,localhost": "none",
 	} {
-		r := Recipe{Permissions: Permissions{Network: in, Inference: true}, CreatedBy: "user"}.Restrict(ViaBridge, now)
+		r := Recipe{Permissions: Permissions{Network: in, Inference: true}, CreatedBy: "user"}.Restrict(now)
 		if r.Permissions.Network != want || r.Permissions.Inference || r.CreatedBy != "agent" || r.CreatedVia != "host_bridge" || !r.Created.Equal(now) {
 			t.Errorf("%q: %+v", in, r)
 		}
 	}
-	kinds := map[PluginErrorKind]struct {
-		status int
-		retry  bool
-	}{PluginInvalid: {400, false}, PluginUnavailable: {503, true}, PluginLimited: {429, true}, PluginFailed: {500, false}}
-	for kind, want := range kinds {
-		if e := (&PluginError{Kind: kind}); e.Status() != want.status || e.Retryable() != want.retry {
+	for kind, want := range map[PluginErrorKind]int{PluginInvalid: 400, PluginUnavailable: 503, PluginLimited: 429, PluginFailed: 500} {
+		if e := (&PluginError{Kind: kind}); e.Status() != want {
 			t.Errorf("%v: %d", kind, e.Status())
 		}
 	}
@@ -189,7 +185,7 @@ func TestPluginsOnDisk(t *testing.T) {
 	c := PluginsConfig{
 		Dir: filepath.Join(t.TempDir(), "recipes"), MayCreate: func(string) bool { return true }, Secrets: NewSecrets(keystore.NewMemory()), Running: func(string) bool { return running },
 		Install:    func(context.Context, Identity, Recipe) error { order = append(order, "install"); return installErr },
-		Registered: func(string, Recipe) { order = append(order, "register") },
+		Registered: func(Identity, Recipe) { order = append(order, "register") },
 	}
 	p, err := OpenPlugins(c)
 	if err != nil {
@@ -200,7 +196,7 @@ func TestPluginsOnDisk(t *testing.T) {
 		t.Fatal(order, err)
 	}
 	installErr = errors.New("no space")
-	if _, err := p.CreateVia(t.Context(), who, Recipe{ID: "y", Name: "y"}, ViaTool); err == nil {
+	if _, err := p.Create(t.Context(), who, Recipe{ID: "y", Name: "y"}); err == nil {
 		t.Error("a failed installation passed")
 	}
 	if _, ok := p.Installed(agentA, "y"); ok {
@@ -217,7 +213,7 @@ func TestPluginsOnDisk(t *testing.T) {
 	}
 	defer p.Close()
 	r, ok := p.Installed(strings.ToLower(agentA), "x")
-	if _, other := p.Installed(agentB, "x"); !ok || other || r.CreatedBy != "agent" || r.CreatedVia != ViaBridge || r.Permissions.Inference {
+	if _, other := p.Installed(agentB, "x"); !ok || other || r.CreatedBy != "agent" || r.CreatedVia != viaBridge || r.Permissions.Inference {
 		t.Errorf("%+v", r)
 	}
 	if len(p.List(agentB)) != 0 || len(p.List(agentA)) == 0 {
@@ -233,7 +229,7 @@ func FuzzParseRecipe(f *testing.F) {
 		if err != nil || r.Validate(context.Background(), nil, func(context.Context, string) (bool, error) { return true, nil }) != nil {
 			return
 		}
-		again, err := json.Marshal(r.Restrict(ViaBridge, time.Unix(0, 0)))
+		again, err := json.Marshal(r.Restrict(time.Unix(0, 0)))
 		if err != nil {
 			t.Fatal(err)
 		}

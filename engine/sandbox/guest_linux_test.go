@@ -64,7 +64,7 @@ func newBox(t *testing.T, proxy func(context.Context, net.Conn)) *box {
 	b := &box{world: w, root: filepath.Join(w.dir, "root"), ended: make(chan error, 1), log: &bytes.Buffer{}}
 	populate(t, b.root, bin)
 	nonce := strings.Repeat("0123456789abcdef", 2)
-	boot := wire.Boot{Sandbox: "osr-shared00-00000003", Nonce: nonce, Transport: "unix:/host/host.sock", Proxy: proxy != nil}
+	boot := wire.Boot{Sandbox: "osr-33333333-00000003", Nonce: nonce, Transport: "unix:/host/host.sock", Proxy: proxy != nil}
 	raw, err := boot.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func populate(t *testing.T, root, bin string) {
 			t.Fatal(err)
 		}
 	}
-	for _, applet := range []string{"sh", "cat", "ls", "id", "sleep", "stat", "ln", "ps", "head", "tr", "env", "touch", "kill", "nc", "mkdir", "chmod", "wget", "setsid", "tar", "gzip", "rm"} {
+	for _, applet := range []string{"sh", "cat", "ls", "id", "sleep", "stat", "ln", "ps", "head", "tr", "env", "touch", "kill", "nc", "mkdir", "chmod", "wget", "setsid", "tar", "gzip", "grep", "rm"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
@@ -167,7 +167,7 @@ func (b *box) provision(t *testing.T, agentID string, uid uint32) {
 	if err := b.guest.AddUser(t.Context(), name, uid); err != nil {
 		t.Fatalf("%v\n%s", err, b.log)
 	}
-	_, err := b.tokens.Register(Identity{agentID, name, uid, "osr-shared00-00000003"}, func(s secret.Bytes) error { return b.guest.PutToken(t.Context(), name, s) })
+	_, err := b.tokens.Register(Identity{agentID, name, uid, "osr-33333333-00000003"}, func(s secret.Bytes) error { return b.guest.PutToken(t.Context(), name, s) })
 	if err != nil {
 		t.Fatal(err)
 	}

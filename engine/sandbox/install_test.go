@@ -1,22 +1,22 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// TestInstallLocks: one agent's installations follow each other, those of
-// different agents overlap, except the system's; an error releases.
+// TestInstallLocks: installations of one name follow each other, others
+// overlap; an error releases, and who gives up waiting holds nothing.
 func TestInstallLocks(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name          string
 		first, second string
-		kind          Installer
 		want          time.Duration
-	}{{"one agent", agentA, agentA, Pip, 2 * time.Second}, {"two agents", agentA, agentB, Pip, time.Second}, {"system", agentA, agentB, Apk, 2 * time.Second}} {
+	}{{"one agent", agentA, agentA, 2 * time.Second}, {"two agents", agentA, agentB, time.Second}, {"system", "", "", 2 * time.Second}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -24,7 +24,7 @@ func TestInstallLocks(t *testing.T) {
 				begin, done := time.Now(), make(chan error, 2)
 				for _, agent := range []string{c.first, c.second} {
 					go func() {
-						done <- l.hold(agent, c.kind, func() error { <-time.After(time.Second); return errors.New("failed") })
+						done <- l.hold(t.Context(), agent, func() error { <-time.After(time.Second); return errors.New("failed") })
 					}()
 				}
 				for range 2 {
@@ -34,6 +34,17 @@ func TestInstallLocks(t *testing.T) {
 				}
 				if took := time.Since(begin); took != c.want {
 					t.Errorf("took %v, want %v", took, c.want)
+				}
+				gone, cancel := context.WithCancel(t.Context())
+				_ = l.hold(t.Context(), "x", func() error {
+					cancel()
+					if err := l.hold(gone, "x", func() error { return nil }); !errors.Is(err, context.Canceled) {
+						t.Errorf("it waits on: %v", err)
+					}
+					return nil
+				})
+				if err := l.hold(t.Context(), "x", func() error { return nil }); err != nil {
+					t.Error(err)
 				}
 			})
 		})

@@ -11,7 +11,8 @@ import (
 // driver routes what would reach this machine and its neighbours.
 func (s *Service) spec(agentID string) (Spec, Network, error) {
 	set := s.Settings()
-	mode := set.Mode(agentID == "" || s.Switch(agentID).Network)
+	allowed := agentID == "" || s.Switch(agentID).Network
+	mode := set.Mode(allowed)
 	id, err := s.newID(agentID)
 	if err != nil {
 		return Spec{}, 0, err
@@ -20,12 +21,12 @@ func (s *Service) spec(agentID string) (Spec, Network, error) {
 	if err != nil {
 		return Spec{}, 0, err
 	}
-	if next := set.Reconcile(agentID == "" || s.Switch(agentID).Network); next.Network != set.Network {
-		if err := s.SetSettings(next); err != nil {
+	if set.Reconcile(allowed).Network != set.Network {
+		if err := s.change(func(set *Settings) { *set = set.Reconcile(allowed) }); err != nil {
 			return Spec{}, 0, err
 		}
 	}
-	spec := Spec{ID: id, Boot: wire.Boot{Sandbox: id, Nonce: nonce}, Network: mode, CPUs: set.CPUs, MemoryMB: set.MemoryGB << 10, PIDs: GuestPIDs, BestEffortLimits: set.Limits == "best-effort"}
+	spec := Spec{ID: id, Boot: wire.Boot{Sandbox: id, Nonce: nonce}, Network: mode, CPUs: set.CPUs, MemoryMB: set.MemoryGB << 10, PIDs: GuestPIDs, BestEffortLimits: set.Limits == LimitsBestEffort}
 	if mode == NetworkOutbound {
 		spec.Network = NetworkProxy
 	}

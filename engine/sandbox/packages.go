@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,9 +11,9 @@ import (
 // Bounds of a request for packages.
 const (
 	MaxPackages       = 32
-	MaxSpecifier      = 256 // characters
-	SystemPackageTime = 120 * time.Second
-	ScriptPackageTime = 240 * time.Second // pip and npm
+	MaxSpecifier      = 256               // characters
+	SystemPackageTime = 120 * time.Second // that apk may be silent
+	ScriptPackageTime = 240 * time.Second // that a setup may be, with its pip or npm
 )
 
 // QuotePackages checks package specifiers and quotes each as one word of a
@@ -43,26 +42,3 @@ func QuotePackages(list []string) ([]string, error) {
 
 // Quote makes s one word of a POSIX shell.
 func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// Installer is a package program of the guest.
-type Installer string
-
-// The installers.
-const (
-	Apk Installer = "apk"
-	Pip Installer = "pip"
-	Npm Installer = "npm"
-)
-
-var errInstaller = errors.New("packages are installed with apk, pip or npm")
-
-// Time returns how long an installation may be silent.
-func (i Installer) Time() (time.Duration, error) {
-	switch i {
-	case Apk:
-		return SystemPackageTime, nil
-	case Pip, Npm:
-		return ScriptPackageTime, nil
-	}
-	return 0, errInstaller
-}

@@ -83,9 +83,3 @@ func Sanitize(p, home string) (string, error) {
 func within(p, dir string) bool {
 	return p == dir || strings.HasPrefix(p, dir+"/")
 }
-
-// MountConflict reports whether a host folder that a chat selected may not be
-// used, because it is what a sandbox mounts.
-func MountConflict(folder, mount string) bool {
-	return folder != "" && (within(folder, mount) || within(mount, folder))
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"os"
 	"path"
@@ -17,10 +18,13 @@ import (
 	"osaurus/engine/ratelimit"
 )
 
-// How a recipe came to be.
+// viaBridge is how a recipe came to be.
+const viaBridge = "host_bridge"
+
+// Names of a recipe on disk. One that is not installed yet has both ends.
 const (
-	ViaBridge = "host_bridge"
-	ViaTool   = "agent_tool"
+	recipeEnd  = ".json"
+	pendingEnd = ".pending"
 )
 
 // PluginsConfig configures OpenPlugins. Dir, MayCreate, Secrets, Running and
@@ -33,8 +37,8 @@ type PluginsConfig struct {
 	Running   func(agentID string) bool // whether the agent's sandbox runs
 	// Install puts a saved recipe into the sandbox.
 	Install func(ctx context.Context, who Identity, r Recipe) error
-	// Registered is told of a recipe whose tools can be called from now on.
-	Registered func(agentID string, r Recipe)
+	// Registered is told of a recipe that is installed from now on.
+	Registered func(who Identity, r Recipe)
 	Rate       int // recipes in a Window; 0 means DefaultRates.HTTP
 	Now        func() time.Time
 }
@@ -45,13 +49,15 @@ type Plugins struct {
 	c       PluginsConfig
 	root    *os.Root
 	limiter *ratelimit.Limiter
+	locks   installLocks
 
 	mu        sync.Mutex
 	installed map[string]Recipe // by agent and plugin
 }
 
 // OpenPlugins reads the recipes of every agent. One that does not parse is
-// left where it is and is not installed.
+// left where it is and is not installed; one whose installation a stopped host
+// did not finish is removed.
 func OpenPlugins(c PluginsConfig) (*Plugins, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -63,7 +69,7 @@ func OpenPlugins(c PluginsConfig) (*Plugins, error) {
 		c.Hosts = DefaultSetupHosts
 	}
 	if c.Registered == nil {
-		c.Registered = func(string, Recipe) {}
+		c.Registered = func(Identity, Recipe) {}
 	}
 	if err := atomicfile.MkdirAll(c.Dir); err != nil {
 		return nil, err
@@ -93,7 +99,13 @@ func (p *Plugins) load() error {
 			return err
 		}
 		for _, f := range files {
-			id, ok := strings.CutSuffix(f.Name(), ".json")
+			if strings.HasSuffix(f.Name(), recipeEnd+pendingEnd) {
+				if err := p.root.Remove(path.Join(a.Name(), f.Name())); err != nil {
+					return err
+				}
+				continue
+			}
+			id, ok := strings.CutSuffix(f.Name(), recipeEnd)
 			if !ok || !f.Type().IsRegular() || !ValidPlugin(id) {
 				continue
 			}
@@ -132,14 +144,9 @@ func (p *Plugins) List(agentID string) []Recipe {
 	return list
 }
 
-// Create implements PluginRegistrar for the bridge.
+// Create implements PluginRegistrar. The order is part of the protocol: a
+// recipe that is refused for what it says charges no limit.
 func (p *Plugins) Create(ctx context.Context, who Identity, r Recipe) (Plugin, error) {
-	return p.CreateVia(ctx, who, r, ViaBridge)
-}
-
-// CreateVia runs the pipeline. The order is part of the protocol: a recipe
-// that is refused for what it says charges no limit.
-func (p *Plugins) CreateVia(ctx context.Context, who Identity, r Recipe, via string) (Plugin, error) {
 	has := func(ctx context.Context, name string) (bool, error) {
 		s, err := p.c.Secrets.Secret(ctx, who.AgentID, r.ID, name)
 		defer s.Destroy()
@@ -157,18 +164,46 @@ func (p *Plugins) CreateVia(ctx context.Context, who Identity, r Recipe, via str
 	if !p.c.Running(who.AgentID) {
 		return Plugin{}, &PluginError{Kind: PluginUnavailable, Text: "Sandbox is not running", Retry: time.Second}
 	}
-	r = r.Restrict(via, p.c.Now().UTC().Truncate(time.Second))
-	if err := p.save(who.AgentID, r); err != nil {
-		return Plugin{}, &PluginError{Kind: PluginFailed, Text: "The plugin could not be saved"}
+	r = r.Restrict(p.c.Now().UTC().Truncate(time.Second))
+	err := p.locks.hold(ctx, strings.ToUpper(who.AgentID), func() error { return p.add(ctx, who, r) })
+	if err != nil {
+		return Plugin{}, err
+	}
+	return r.summary(), nil
+}
+
+var errNotSaved = &PluginError{Kind: PluginFailed, Text: "The plugin could not be saved"}
+
+// add saves, installs and registers. The recipe has its name on disk only once
+// it is installed; until then, and when that fails, an earlier one stands.
+func (p *Plugins) add(ctx context.Context, who Identity, r Recipe) error {
+	name := path.Join(strings.ToUpper(who.AgentID), r.ID+recipeEnd)
+	if err := p.save(name+pendingEnd, r); err != nil {
+		return errNotSaved
 	}
 	if err := p.c.Install(ctx, who, r); err != nil {
-		return Plugin{}, &PluginError{Kind: PluginFailed, Text: "The plugin could not be installed: " + fault.Of(err).Public()}
+		_ = p.root.Remove(name + pendingEnd) // else the next start does
+		return &PluginError{Kind: PluginFailed, Text: "The plugin could not be installed: " + fault.Of(err).Public()}
+	}
+	if err := p.commit(name); err != nil {
+		return errNotSaved
 	}
 	p.mu.Lock()
 	p.installed[pluginKey(who.AgentID, r.ID)] = r
 	p.mu.Unlock()
-	p.c.Registered(who.AgentID, r)
-	return r.summary(), nil
+	p.c.Registered(who, r)
+	return nil
+}
+
+// Forget deletes an agent's recipes.
+func (p *Plugins) Forget(agentID string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.installed, func(key string, _ Recipe) bool { return strings.HasPrefix(key, pluginKey(agentID, "")) })
+	if !validAgentID(agentID) {
+		return nil
+	}
+	return p.root.RemoveAll(strings.ToUpper(agentID))
 }
 
 func (r Recipe) summary() Plugin {
@@ -183,7 +218,7 @@ func (r Recipe) summary() Plugin {
 	return out
 }
 
-func (p *Plugins) save(agentID string, r Recipe) error {
+func (p *Plugins) save(name string, r Recipe) error {
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -191,11 +226,22 @@ func (p *Plugins) save(agentID string, r Recipe) error {
 	if raw, err = canonjson.Marshal(json.RawMessage(raw)); err != nil {
 		return err
 	}
-	dir := strings.ToUpper(agentID)
-	if err := p.root.MkdirAll(dir, atomicfile.DirMode); err != nil {
+	if err := p.root.MkdirAll(path.Dir(name), atomicfile.DirMode); err != nil {
 		return err
 	}
-	return atomicfile.WriteIn(p.root, path.Join(dir, r.ID+".json"), raw)
+	return atomicfile.WriteIn(p.root, name, raw)
+}
+
+// commit gives a saved recipe its name, durably.
+func (p *Plugins) commit(name string) error {
+	if err := p.root.Rename(name+pendingEnd, name); err != nil {
+		return err
+	}
+	dir, err := p.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // created is the answer of plugin/create.

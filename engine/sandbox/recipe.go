@@ -92,11 +92,6 @@ type PluginError struct {
 // Error returns the text.
 func (e *PluginError) Error() string { return e.Text }
 
-// Retryable reports whether the same recipe may pass later.
-func (e *PluginError) Retryable() bool {
-	return e.Kind == PluginUnavailable || e.Kind == PluginLimited
-}
-
 // Status is the HTTP status of the kind.
 func (e *PluginError) Status() int {
 	switch e.Kind {
@@ -241,7 +236,7 @@ func (r Recipe) checkTools() error {
 		}
 		seen[t.ID] = true
 	}
-	if r.Daemon != nil && (strings.TrimSpace(r.Daemon.Command) == "" || len(r.Daemon.Command) > MaxRecipeText) {
+	if r.Daemon != nil && (strings.TrimSpace(r.Daemon.Command) == "" || len(r.Daemon.Command) > MaxRecipeText || strings.IndexByte(r.Daemon.Command, 0) >= 0) {
 		return invalid("The daemon has no command")
 	}
 	return nil
@@ -280,10 +275,10 @@ func (r Recipe) Domains() []string {
 }
 
 // Restrict gives a recipe that an agent wrote the defaults such recipes have
-// and says where it came from. via is host_bridge or agent_tool.
-func (r Recipe) Restrict(via string, now time.Time) Recipe {
+// and says where it came from.
+func (r Recipe) Restrict(now time.Time) Recipe {
 	r.Permissions = Permissions{Network: restrictedNetwork(r.Permissions.Network)}
-	r.CreatedBy, r.CreatedVia = "agent", via
+	r.CreatedBy, r.CreatedVia = "agent", viaBridge
 	if r.Created == nil {
 		r.Created = &now
 	}

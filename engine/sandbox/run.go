@@ -28,6 +28,8 @@ type Run struct {
 	Dir     string // as a model gave it; "" is the home
 	Plugin  string // whose secrets the command sees; "" is the agent's own
 	Idle    time.Duration
+
+	params []string // NAME=value, of a plugin's tool
 }
 
 // Result is how a command went. Values of secrets are not in it.
@@ -96,7 +98,7 @@ func (s *Service) Exec(ctx context.Context, r Run) (Result, error) {
 	c.Dir, c.Idle = dir, r.Idle
 	c.Env = append(secrets.Environment(), s.proxyEnv(e)...)
 	if r.Plugin != "" {
-		c.Env = append(c.Env, "OSAURUS_PLUGIN="+r.Plugin)
+		c.Env = append(append(c.Env, r.params...), "OSAURUS_PLUGIN="+r.Plugin)
 	}
 	done, err := execute(ctx, e.guest, c, hidden)
 	if err == nil {
@@ -156,34 +158,6 @@ func Hint(r Result) string {
 		return "The sandbox has no network, or the host is not on its list."
 	}
 	return ""
-}
-
-// install puts a recipe's files into the agent's home and runs its setup.
-func (s *Service) install(ctx context.Context, who Identity, r Recipe) error {
-	e, release, err := s.use(s.keyOf(who.AgentID))
-	if err != nil {
-		return err
-	}
-	defer release()
-	dir := Home(who.LinuxName) + "/plugins/" + r.ID
-	if err := e.guest.Put(ctx, who.LinuxName, dir+"/.osaurus", 0o600, nil); err != nil {
-		return err
-	}
-	for name, content := range r.Files {
-		if err := e.guest.Put(ctx, who.LinuxName, dir+"/"+name, 0o600, []byte(content)); err != nil {
-			return err
-		}
-	}
-	if strings.TrimSpace(r.Setup) == "" {
-		return nil
-	}
-	c := Shell(who.LinuxName, r.Setup)
-	c.Dir, c.Idle, c.Env = dir, ScriptPackageTime, append(s.proxyEnv(e), "OSAURUS_PLUGIN="+r.ID)
-	done, err := execute(ctx, e.guest, c, nil)
-	if err == nil && done.ExitCode != 0 {
-		err = fault.WithText(fault.Unsupported, "the setup command failed")
-	}
-	return err
 }
 
 // Check is one line of diagnose.

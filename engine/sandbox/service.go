@@ -69,15 +69,18 @@ type Service struct {
 	switches *switches
 	limiter  *ExecLimiter
 	installs installLocks
-	Daemons  *DaemonMonitor
+	daemons  *daemonMonitor
+	pause    time.Duration // between a daemon's end and its next start
 
 	mu       sync.Mutex
 	settings Settings
-	swept    bool
-	running  map[string]*environment // by agent, or shared
-	attempts map[string]*attempt
-	closed   bool
-	group    sync.WaitGroup // watches of environments
+	// generation counts changes of what sandboxes run under.
+	generation int
+	swept      map[string]bool         // by driver
+	running    map[string]*environment // by agent, or shared
+	attempts   map[string]*attempt
+	closed     bool
+	group      sync.WaitGroup // watches of environments
 }
 
 // ErrClosed says that the host stops.
@@ -86,7 +89,7 @@ var ErrClosed = errors.New("sandbox: the host stops")
 // Open reads the settings. It starts nothing.
 func Open(c ServiceConfig) (s *Service, err error) {
 	c = c.withDefaults()
-	s = &Service{c: c, tokens: NewTokens(c.Rand), Secrets: NewSecrets(c.Vault), Logs: NewLogRing(c.Logger), limiter: NewExecLimiter(c.Now), Daemons: NewDaemonMonitor(c.Now), running: map[string]*environment{}, attempts: map[string]*attempt{}}
+	s = &Service{c: c, tokens: NewTokens(c.Rand), Secrets: NewSecrets(c.Vault), Logs: NewLogRing(c.Logger), limiter: NewExecLimiter(c.Now), daemons: newDaemonMonitor(c.Now), pause: DaemonPause, swept: map[string]bool{}, running: map[string]*environment{}, attempts: map[string]*attempt{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeFiles())
@@ -106,7 +109,7 @@ func Open(c ServiceConfig) (s *Service, err error) {
 	}
 	if s.Plugins, err = OpenPlugins(PluginsConfig{
 		Dir: s.path(recipesDir), MayCreate: func(id string) bool { return s.Switch(id).MayCreatePlugins() }, Secrets: s.Secrets,
-		Running: s.Running, Install: s.install, Now: c.Now,
+		Running: s.Running, Install: s.install, Registered: s.registered, Now: c.Now,
 	}); err != nil {
 		return s, err
 	}
@@ -168,10 +171,17 @@ func (s *Service) Settings() Settings {
 	return s.settings
 }
 
-// SetSettings saves settings. Running sandboxes keep theirs.
-func (s *Service) SetSettings(next Settings) error {
+// change saves the settings with what f does to them. Running sandboxes keep
+// theirs.
+func (s *Service) change(f func(*Settings)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	next := s.settings
+	f(&next)
+	return s.saveLocked(next)
+}
+
+func (s *Service) saveLocked(next Settings) error {
 	next.heal()
 	if err := next.Save(s.path(settingsFile)); err != nil {
 		return err
@@ -209,13 +219,13 @@ func driverUnavailable(name string, err error) error {
 func (s *Service) sweep(ctx context.Context, d Driver) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.swept {
+	if s.swept[d.Name()] {
 		return nil
 	}
 	if err := d.Sweep(ctx); err != nil {
 		return err
 	}
-	s.swept = true
+	s.swept[d.Name()] = true
 	return nil
 }
 
@@ -228,9 +238,7 @@ func (s *Service) Setup(ctx context.Context) error {
 	if err := d.Provision(ctx); err != nil {
 		return driverUnavailable(d.Name(), err)
 	}
-	next := s.Settings()
-	next.SetupComplete, next.ProvisionedBy = true, s.c.Version
-	return s.SetSettings(next)
+	return s.change(func(set *Settings) { set.SetupComplete, set.ProvisionedBy = true, s.c.Version })
 }
 
 // State is what status shows of one environment.

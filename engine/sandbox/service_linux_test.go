@@ -22,6 +22,10 @@ type namespaces struct {
 	t      *testing.T
 	dir    string
 	broken error
+	// starting, if set, is called before a guest starts.
+	starting func()
+	// apk, if any, is a program of the guests.
+	apk string
 
 	mu      sync.Mutex
 	starts  int
@@ -60,11 +64,19 @@ func (n *namespaces) Start(ctx context.Context, spec Spec) (Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.starting != nil {
+		n.starting()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.starts++
 	root := filepath.Join(n.dir, spec.ID)
 	populate(n.t, root, bin)
+	if n.apk != "" {
+		if err := os.WriteFile(filepath.Join(root, "bin", "apk"), []byte(n.apk), 0o755); err != nil {
+			return nil, err
+		}
+	}
 	spec.Boot.Transport = "unix:/host/host.sock"
 	raw, err := spec.Boot.Encode()
 	if err != nil {
@@ -112,12 +124,12 @@ func newService(t *testing.T, change func(*Settings)) (*Service, *namespaces, *w
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := s.Settings()
-	set.Network = "none"
-	if change != nil {
-		change(&set)
-	}
-	if err := s.SetSettings(set); err != nil {
+	if err := s.change(func(set *Settings) {
+		set.Network = "none"
+		if change != nil {
+			change(set)
+		}
+	}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -328,16 +340,13 @@ func TestServiceFailures(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	n.broken = nil
-	set := s.Settings()
-	set.Driver = "gvisor"
-	if err := s.SetSettings(set); err != nil {
+	if err := s.change(func(set *Settings) { set.Driver = "gvisor" }); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Provision(t.Context(), agentA); err == nil || n.starts != 0 {
 		t.Errorf("another driver than the one named: %v", err)
 	}
-	set.Driver = ""
-	if err := s.SetSettings(set); err != nil {
+	if err := s.change(func(set *Settings) { set.Driver = "" }); err != nil {
 		t.Fatal(err)
 	}
 	s.c.Rand = bytes.NewReader(make([]byte, 20)) // enough for the names of the boot, not for a token

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"osaurus/engine/atomicfile"
@@ -22,7 +23,9 @@ const (
 )
 
 // Settings is config/sandbox.json, in the form older hosts wrote: keys it
-// does not know are kept, values out of bounds are brought within.
+// does not know are kept, values out of bounds are brought within. The lastBoot
+// stamps and the runtime's format are those of hosts that keep a disk between
+// boots and are left as they are: here every boot unpacks what it verified.
 type Settings struct {
 	CPUs            int       `json:"cpus"`
 	MemoryGB        int       `json:"memoryGB"`
@@ -132,6 +135,9 @@ func (s Settings) Save(path string) error {
 	}
 	raw, err := canonjson.Marshal(all)
 	if err != nil {
+		return err
+	}
+	if err := atomicfile.MkdirAll(filepath.Dir(path)); err != nil {
 		return err
 	}
 	return atomicfile.Write(path, raw)

@@ -64,18 +64,25 @@ func (s *Service) SetSwitch(agentID string, v AutonomousExec) error {
 	if !validAgentID(agentID) || v.MaxCommands < 1 || v.MaxCommands > MaxCommandsLimit {
 		return fault.WithText(fault.Usage, "an agent may run between 1 and 1000 commands in a turn")
 	}
-	w := s.switches
+	before, err := s.switches.set(strings.ToUpper(agentID), v)
+	if err == nil && before.Background != v.Background {
+		s.switchDaemons(agentID)
+	}
+	return err
+}
+
+func (w *switches) set(agentID string, v AutonomousExec) (before AutonomousExec, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	next := maps.Clone(w.by)
-	next[strings.ToUpper(agentID)] = v
+	next[agentID] = v
 	raw, err := canonjson.Marshal(next)
 	if err != nil {
-		return err
+		return before, err
 	}
 	if err := atomicfile.Write(w.path, raw); err != nil {
-		return err
+		return before, err
 	}
-	w.by = next
-	return nil
+	before, w.by = w.by[agentID], next
+	return before, nil
 }

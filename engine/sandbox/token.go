@@ -12,12 +12,9 @@ import (
 	"osaurus/engine/secret"
 )
 
-// TokenSize is the entropy of a token in bytes; its text has TokenLength
-// characters of base64url.
-const (
-	TokenSize   = 32
-	TokenLength = 43
-)
+// TokenSize is the entropy of a token in bytes; its text has 43 characters of
+// base64url.
+const TokenSize = 32
 
 // Errors of Register.
 var (

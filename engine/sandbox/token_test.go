@@ -30,7 +30,7 @@ func TestTokens(t *testing.T) {
 	s := NewTokens(nil)
 	a, b := identityOf(agentA, uidA, boxA), identityOf(agentB, uidB, boxB)
 	first, done := mint(t, s, a)
-	if done != Created || len(first) != TokenLength || strings.Trim(first, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+	if done != Created || len(first) != tokenLength || strings.Trim(first, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 		t.Errorf("%v, %d characters", done, len(first))
 	}
 	if again, done := mint(t, s, a); done != Existing || again != "" {

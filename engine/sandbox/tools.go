@@ -73,7 +73,7 @@ func (s *Service) Tools(ctx context.Context, agentID string) []BuiltinTool {
 	for i := range all {
 		all[i].Parameters = schema(all[i].arguments)
 	}
-	return all
+	return append(all, s.offerPlugins(agentID)...)
 }
 
 // drivable reports whether the driver of the settings can run.
@@ -91,11 +91,16 @@ func (s *Service) drivable(ctx context.Context) bool {
 // model is told: an envelope with "ok", and "result" or the kind of failure.
 func (s *Service) CallTool(ctx context.Context, agentID, name string, raw []byte) string {
 	i := slices.IndexFunc(tools, func(t BuiltinTool) bool { return t.Name == name })
-	if i < 0 {
+	plugin, ofPlugin := s.pluginTools(agentID)[name]
+	if i < 0 && !ofPlugin {
 		return envelope(name, nil, &toolError{kind: toolNotFound, message: "There is no tool of this name."})
 	}
 	if err := s.admitTool(agentID); err != nil {
 		return envelope(name, nil, err)
+	}
+	if ofPlugin {
+		result, err := s.callPlugin(ctx, agentID, plugin, raw)
+		return envelope(name, result, err)
 	}
 	in, err := parseArguments(tools[i].arguments, raw)
 	if err != nil {

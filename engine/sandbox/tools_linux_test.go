@@ -163,9 +163,7 @@ func TestToolsOffered(t *testing.T) {
 		t.Error(got)
 	}
 	n.broken = nil
-	set := s.Settings()
-	set.Driver = "another"
-	if err := s.SetSettings(set); err != nil {
+	if err := s.change(func(set *Settings) { set.Driver = "another" }); err != nil {
 		t.Fatal(err)
 	}
 	if s.Tools(ctx, agentA) != nil {

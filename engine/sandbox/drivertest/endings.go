@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"osaurus/engine/sandbox"
 )
 
@@ -38,11 +40,13 @@ func Main(m *testing.M, open func(w World, state string) sandbox.Driver) {
 	if *hostDir != "" {
 		hostUntilKilled(open, *hostDir)
 	}
-	code := m.Run()
-	if made != "" {
-		_ = os.RemoveAll(made)
-	}
-	os.Exit(code)
+	// net/http lingers half a second over a connection that it refused.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"), goleak.Cleanup(func(code int) {
+		if made != "" {
+			_ = os.RemoveAll(made)
+		}
+		os.Exit(code)
+	}))
 }
 
 func hostUntilKilled(open func(w World, state string) sandbox.Driver, state string) {

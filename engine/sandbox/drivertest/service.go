@@ -28,7 +28,7 @@ const (
 // ports that remember what came through them.
 type host struct {
 	*sandbox.Service
-	t     *testing.T
+	t     testing.TB
 	state string
 
 	mu    sync.Mutex
@@ -39,7 +39,7 @@ type host struct {
 	dials []string
 }
 
-func newHost(t *testing.T, subject Subject, perAgent bool) *host {
+func newHost(t testing.TB, subject Subject, perAgent bool) *host {
 	t.Helper()
 	w := NewRealWorld(t)
 	h := &host{t: t, state: shortDir(t), facts: map[string][]sandbox.Fact{}}
@@ -71,12 +71,14 @@ func newHost(t *testing.T, subject Subject, perAgent bool) *host {
 		}
 		h.nothingLeft()
 	})
-	set := h.Settings()
-	set.CPUs, set.MemoryGB, set.PerAgent = 1, 1, perAgent
+	one, limits, isolation := 1, sandbox.LimitsEnforced, sandbox.PerAgentMode
 	if !subject.Limited {
-		set.Limits = "best-effort"
+		limits = sandbox.LimitsBestEffort
 	}
-	if err := h.SetSettings(set); err != nil {
+	if !perAgent {
+		isolation = sandbox.SharedMode
+	}
+	if _, err := h.Choose(t.Context(), sandbox.Choices{CPUs: &one, MemoryGB: &one, Limits: &limits, Isolation: &isolation}); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -251,6 +253,7 @@ func (h *host) shared(own func(string) string) {
 	if got := h.as(agentA, "cat "+sandbox.Home(sandbox.LinuxName(agentB))+"/secret "+tokenOf(agentB)); strings.Count(got, "Permission denied") != 2 {
 		h.t.Errorf("another's files: %q", got)
 	}
+	h.commandLines()
 	before := h.Status(h.t.Context()).Environments
 	h.as(agentB, "umask 077; cat "+tokenOf(agentB)+" > old")
 	if err := h.StopAgent(h.t.Context(), agentB); err != nil {
@@ -261,6 +264,24 @@ func (h *host) shared(own func(string) string) {
 	h.want("the other's token", agentA, own(agentA)+logBody, "200 {}")
 	if after := h.Status(h.t.Context()).Environments; len(before) != 1 || len(after) != 1 || before[0].Sandbox != after[0].Sandbox {
 		h.t.Errorf("before %v, after %v", before, after)
+	}
+}
+
+// commandLines: one agent does not see what another runs.
+func (h *host) commandLines() {
+	h.t.Helper()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := h.Exec(h.t.Context(), sandbox.Run{AgentID: agentB, Line: "touch /workspace/shared/up; sleep 7773 & while test -e /workspace/shared/up; do sleep 0.1; done; kill $!"})
+		ended <- err
+	}()
+	h.as(agentA, "while ! test -e /workspace/shared/up; do sleep 0.1; done")
+	if got := h.as(agentA, "ps; ls -d /proc/[0-9]*; for p in $(seq 1 200); do tr '\\0' ' ' < /proc/$p/cmdline; done 2>/dev/null"); strings.Contains(got, "7773") || strings.Contains(got, "osaurus-guest") {
+		h.t.Errorf("another's command lines: %q", got)
+	}
+	h.as(agentB, "rm /workspace/shared/up")
+	if err := <-ended; err != nil {
+		h.t.Error(err)
 	}
 }
 

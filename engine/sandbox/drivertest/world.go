@@ -125,7 +125,7 @@ func makeRealWorld() (w World, err error) {
 	if err := os.Mkdir(w.Dir, 0o700); err != nil {
 		return w, err
 	}
-	p := image.Parts{Applets: append(strings.Fields("env gzip sed setsid tar tr wget"), Applets...)}
+	p := image.Parts{Applets: append(strings.Fields("env gzip sed seq setsid tar tr wget"), Applets...)}
 	if p.Busybox, err = os.ReadFile(Busybox); err != nil {
 		return w, err
 	}

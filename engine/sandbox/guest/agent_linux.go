@@ -50,6 +50,11 @@ func Run(ctx context.Context, b wire.Boot, p Places) error {
 		return err
 	}
 	defer func() { _ = host.Close() }() // the host closes its side too
+	if b.Shared() && !b.Init {          // Boot hides them itself
+		if err := hideProcesses(); err != nil {
+			return err
+		}
+	}
 	users, err := openUsers(p)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -56,6 +57,20 @@ func look(pid int) (process, bool) {
 		return process{}, false
 	}
 	return process{pid: pid, parent: parent, state: rest[0][0], uid: st.Uid}, true
+}
+
+// hideProcesses makes /proc root's alone, where it knows no hidepid, as
+// gVisor's does not: an agent of a shared sandbox would else read the command
+// lines of another. It looks that it became so.
+func hideProcesses() error {
+	if err := os.Chmod("/proc", 0o700); err != nil { //nolint:gosec // a directory
+		return err
+	}
+	info, err := os.Stat("/proc")
+	if err == nil && info.Mode().Perm() != 0o700 {
+		err = errors.New("guest: processes cannot be hidden in a shared sandbox")
+	}
+	return err
 }
 
 // reaper collects children that are not ours: as first process, those whose

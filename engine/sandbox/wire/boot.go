@@ -76,3 +76,9 @@ func validNonce(s string) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == NonceSize && strings.ToLower(s) == s
 }
+
+// sharedStem begins the id of a sandbox that all agents share.
+const sharedStem = "osr-shared00-"
+
+// Shared reports whether the sandbox has more than one agent.
+func (b Boot) Shared() bool { return strings.HasPrefix(b.Sandbox, sharedStem) }

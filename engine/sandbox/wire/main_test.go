@@ -182,3 +182,12 @@ func FuzzParseReply(f *testing.F) {
 		}
 	})
 }
+
+func TestShared(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]bool{"osr-shared00-00000001": true, "osr-11111111-00000001": false, "osr-shared0-000000001": false, "": false} {
+		if (Boot{Sandbox: id}).Shared() != want {
+			t.Errorf("%q", id)
+		}
+	}
+}

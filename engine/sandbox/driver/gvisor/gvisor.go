@@ -163,7 +163,7 @@ func (d *Driver) check(spec sandbox.Spec, limited bool) error {
 	case d.rootless && spec.Workspace != "":
 		return fmt.Errorf("%w: gvisor: an ordinary user cannot mount a workspace for other users", sandbox.ErrUnavailable)
 	case !limited && !spec.BestEffortLimits:
-		return fmt.Errorf("%w: gvisor: memory and processes cannot be limited by this user; \"limits\": \"best-effort\" in config/sandbox.json starts without", sandbox.ErrUnavailable)
+		return fmt.Errorf("%w: gvisor: memory and processes cannot be limited by this user. To start without:  osaurus sandbox config --limits best-effort", sandbox.ErrUnavailable)
 	}
 	return nil
 }

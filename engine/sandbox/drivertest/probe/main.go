@@ -1,9 +1,11 @@
 // Command probe asks the bridge from inside a guest, as no honest program
 // would: any head, any token, any size. It prints the status and the body.
+// With -times it asks that often on one connection, after a first call that
+// opens it, and prints the microseconds of each; anything but 200 ends it.
 //
 // Usage:
 //
-//	probe [-token TOKEN | -token-file FILE] [-header 'Name: value']… [-size N [-chunked]] METHOD PATH [BODY]
+//	probe [-token TOKEN | -token-file FILE] [-header 'Name: value']… [-size N [-chunked]] [-times N] METHOD PATH [BODY]
 package main
 
 import (
@@ -17,67 +19,110 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const socket = "/tmp/osaurus-bridge.sock"
 
 func main() {
-	head := http.Header{}
+	q := request{head: http.Header{}}
 	token := flag.String("token", "", "")
 	file := flag.String("token-file", "", "")
-	size := flag.Int64("size", -1, "send this many bytes instead of BODY")
-	chunked := flag.Bool("chunked", false, "do not declare the length")
+	times := flag.Int("times", 0, "print what this many calls take")
+	flag.Int64Var(&q.size, "size", -1, "send this many bytes instead of BODY")
+	flag.BoolVar(&q.chunked, "chunked", false, "do not declare the length")
 	flag.Func("header", "", func(s string) error {
 		name, value, _ := strings.Cut(s, ":")
-		head.Add(name, strings.TrimSpace(value))
+		q.head.Add(name, strings.TrimSpace(value))
 		return nil
 	})
 	flag.Parse()
-	status, err := ask(head, *token, *file, *size, *chunked)
+	if err := q.authorize(*token, *file); err != nil {
+		fail(err)
+	}
+	if *times > 0 {
+		measure(q, *times)
+		return
+	}
+	status, err := q.ask()
 	// A refusal while the body is on its way may be lost with the connection.
 	for try := 0; try < 5 && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)); try++ {
-		status, err = ask(head, *token, *file, *size, *chunked)
+		status, err = q.ask()
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "probe:", err)
-		os.Exit(1)
+		fail(err)
 	}
 	fmt.Println(status)
 }
 
-func ask(head http.Header, token, file string, size int64, chunked bool) (string, error) {
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "probe:", err)
+	os.Exit(1)
+}
+
+func measure(q request, times int) {
+	took := make([]time.Duration, 0, times+1)
+	for range times + 1 {
+		began := time.Now()
+		status, err := q.ask()
+		if err == nil && !strings.HasPrefix(status, "200 ") {
+			err = errors.New(status)
+		}
+		if err != nil {
+			fail(err)
+		}
+		took = append(took, time.Since(began))
+	}
+	for _, t := range took[1:] {
+		fmt.Println(t.Microseconds())
+	}
+}
+
+// client keeps its connection.
+var client = http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+}}}
+
+type request struct {
+	head    http.Header
+	size    int64 // -1 sends the argument
+	chunked bool
+}
+
+func (q request) authorize(token, file string) error {
 	if file != "" {
 		raw, err := os.ReadFile(file)
 		if err != nil {
-			return "", err
+			return err
 		}
 		token = string(raw)
 	}
+	if token != "" {
+		q.head.Set("Authorization", "Bearer "+token)
+	}
+	return nil
+}
+
+func (q request) ask() (string, error) {
 	var body io.Reader = strings.NewReader(flag.Arg(2))
 	length := int64(len(flag.Arg(2)))
-	if size >= 0 {
-		body, length = io.LimitReader(spaces{}, size), size
+	if q.size >= 0 {
+		body, length = io.LimitReader(spaces{}, q.size), q.size
 	}
 	r, err := http.NewRequestWithContext(context.Background(), flag.Arg(0), "http://localhost"+flag.Arg(1), io.NopCloser(body))
 	if err != nil {
 		return "", err
 	}
-	r.Header, r.ContentLength = head, length
-	if chunked {
+	r.Header, r.ContentLength = q.head.Clone(), length
+	if q.chunked {
 		r.ContentLength = -1
 	}
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
 	resp, err := client.Do(r)
 	if err != nil {
 		return "", err
 	}
 	raw, err := io.ReadAll(resp.Body)
-	return fmt.Sprintf("%d %s", resp.StatusCode, raw), err
+	return fmt.Sprintf("%d %s", resp.StatusCode, raw), errors.Join(err, resp.Body.Close())
 }
 
 // spaces reads as blanks without end.
