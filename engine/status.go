@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"slices"
-	"strconv"
 
 	"osaurus/engine/identity"
 	"osaurus/engine/keystore"
@@ -155,7 +154,7 @@ func (e *Engine) serviceFindings() []Finding {
 	}
 	for _, a := range e.Agents.List() {
 		if _, err := e.Invites.List(a.ID); err != nil {
-			f = append(f, Finding{"invites", "error", "The invites of " + a.Name + " cannot be read", err.Error() + " Until then none of them lets anybody in.", "osaurus invite list " + strconv.Quote(a.Name)})
+			f = append(f, Finding{"invites", "error", "The invites of " + a.Name + " cannot be read", err.Error() + " Until then none of them lets anybody in.", "osaurus invite list"})
 		}
 	}
 	if e.Settings().Expose {
