@@ -335,9 +335,7 @@ func TestDrainReleases(t *testing.T) {
 	owned := func() int {
 		return len(d.c.Keys(t.Context(), "agent:*").Val()) + len(d.c.Keys(t.Context(), "relay:*").Val())
 	}
-	if got := owned(); got != 2 {
-		t.Errorf("%d keys", got)
-	}
+	await(t, "known to others", func() bool { return owned() == 2 }) // again after two seconds, where Redis was slow
 	one.s.Drain(t.Context())
 	if got := owned(); got != 0 {
 		t.Errorf("%d keys are left", got)
