@@ -161,7 +161,11 @@ func (a *app) greet(e *engine.Engine) {
 			break
 		}
 	}
-	a.say("Requests to pair are asked here, or:  osaurus approvals watch")
+	if a.term.interactive {
+		a.say("Requests to pair are asked here, or:  osaurus approvals watch")
+	} else {
+		a.say("Requests to pair are refused until somebody can answer them:  osaurus approvals watch")
+	}
 	if e.Keystore().Strength() == keystore.Unwrapped {
 		a.say("%s secrets are encrypted, but the key lies beside the data. Seal it:\n  osaurus identity passphrase set", a.term.paint(yellow, "warning:"))
 	}

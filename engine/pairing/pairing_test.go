@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -32,7 +33,14 @@ import (
 	"osaurus/engine/signature"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lowers how often rapid tries a law: each try signs and seals. The
+// flag -rapid.checks sets another number.
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "20"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const agentID = "5B7C1D2E-0000-4000-8000-0000000000AA"
 
