@@ -251,8 +251,12 @@ func daemonsDie(t *testing.T, here discoverytest.Side, there *discoverytest.Far)
 	expect("our daemon is back", false, "Ada")
 
 	must(there.Do("kill"))
-	if err := there.Publish(ctx, []discovery.Instance{one}); err == nil {
-		t.Error("published without a daemon")
+	deadline := time.Now().Add(time.Minute)
+	for there.Publish(ctx, []discovery.Instance{one}) == nil { // until the bus has told that the daemon is gone
+		if time.Now().After(deadline) {
+			t.Fatal("published without a daemon")
+		}
+		<-time.After(20 * time.Millisecond)
 	}
 	cancel()
 	must(<-ended)

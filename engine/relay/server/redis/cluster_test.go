@@ -105,6 +105,17 @@ func (n *node) tunnel(s signer, h http.HandlerFunc) *relay.Tunnel {
 	return t
 }
 
+// known waits until the directory has it that a node carries s: at once, or
+// after two seconds where Redis was slow.
+func (n *node) known(p *program, s signer) {
+	n.t.Helper()
+	d := p.open("look", "")
+	await(n.t, "known to others", func() bool {
+		machine, url, err := d.Owner(n.t.Context(), s.Address())
+		return err == nil && machine == n.s.Machine() && url != ""
+	})
+}
+
 func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(2 * time.Minute)
@@ -170,6 +181,7 @@ func TestTwoRelays(t *testing.T) {
 			_, _ = w.Write(body)
 		}
 	})
+	one.known(p, s)
 	forged := http.Header{"X-Relay-Internal-Hop": {"1"}, "X-Relay-Client-Ip": {"6.6.6.6"}, "X-Relay-Original-Path": {"/forged"}, "X-Relay-Internal-Auth": {"1.00"}, "Fly-Region": {"x"}, "Cookie": {"c=1"}, "X-Own": {"y"}}
 	for _, size := range []int{0, 10, 3 << 20, 10 << 20} {
 		text := strings.Repeat("x", size)
@@ -214,7 +226,9 @@ func TestTakeoverAcross(t *testing.T) {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }
 	}
 	one.tunnel(s, named("old"))
+	one.known(p, s)
 	two.tunnel(s, named("new"))
+	two.known(p, s)
 	if got := two.do("GET", place(s, "/"), "", nil); got.body != "new" {
 		t.Errorf("%+v", got)
 	}
@@ -235,6 +249,7 @@ func TestOneRelayDies(t *testing.T) {
 	one, two := p.node("one"), p.node("two")
 	s := newSigner(t, 3)
 	one.tunnel(s, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
+	one.known(p, s)
 	if got := two.do("GET", place(s, "/"), "", nil); got.status != 204 {
 		t.Fatalf("%+v", got)
 	}
