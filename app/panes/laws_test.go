@@ -104,6 +104,7 @@ func laws(r *rapid.T) {
 		}
 		if rapid.IntRange(0, 3).Draw(r, "wait") == 0 {
 			<-time.After(time.Second)
+			synctest.Wait() // an operation may end in the same second
 		}
 		step(r, m, h, before)
 		sheet := m.View(panes.Identity).Sheet
