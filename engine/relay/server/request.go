@@ -67,11 +67,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (text string, 
 	}
 	// A test's writer has no deadline.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTime + time.Duration(size/bodyPace)*time.Second))
-	defer func() {
-		if err == nil { // otherwise net/http waits for the rest before it answers
-			_ = control.SetReadDeadline(time.Time{})
-		}
-	}()
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	var body []byte
 	if r.ContentLength > 0 {
 		body = make([]byte, 0, min(r.ContentLength, 1<<20)+1)
@@ -131,7 +127,9 @@ func (s *Server) ask(w *answer, r *http.Request, t *tunnel, a address.Address, p
 	w.relay(r.Context(), t, e)
 }
 
-// unread answers a request whose body could not be read.
+// unread answers a request whose body could not be read. Where the caller is
+// still there the connection is closed: net/http would wait for the rest of the
+// body before it answers.
 func (w *answer) unread(r *http.Request, err error) {
 	switch {
 	case errors.Is(err, errTooLarge):
