@@ -2,6 +2,7 @@ package channel
 
 import (
 	"container/list"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,11 +36,11 @@ func (s *session) take(seq uint64) bool {
 	return s.window.take(seq)
 }
 
-// table is the server's sessions. A look-up takes one shard's lock; admission
-// and removal, as rare as handshakes, take the table's lock first. Safe for
-// concurrent use.
+// table is the server's sessions. A look-up takes no lock: it reads a map that
+// nobody changes any more. Admission and removal, as rare as handshakes, put
+// another map in its place. Safe for concurrent use.
 type table struct {
-	shards [shardCount]shard
+	shards [shardCount]atomic.Pointer[shard]
 
 	mu      sync.Mutex
 	fresh   list.List // of *session that never opened a call, by expiry
@@ -47,34 +48,27 @@ type table struct {
 	sources map[string]int
 }
 
-type shard struct {
-	mu       sync.RWMutex
-	sessions map[sessionID]*session
-	_        [64]byte // a cache line of its own
-}
+// shard is never changed once it stands in a table.
+type shard map[sessionID]*session
 
 func newTable() *table {
 	t := &table{sources: make(map[string]int)}
 	for i := range t.shards {
-		t.shards[i].sessions = make(map[sessionID]*session)
+		t.shards[i].Store(new(shard))
 	}
 	return t
 }
 
 // shard spreads by the first byte: ids are random and ours.
-func (t *table) shard(id sessionID) *shard { return &t.shards[id[0]%shardCount] }
+func (t *table) shard(id sessionID) *atomic.Pointer[shard] { return &t.shards[id[0]] }
 
 // get returns the session a wire sid names, nil when it is unknown or expired.
 func (t *table) get(sid []byte, now time.Time) *session {
-	raw, err := base64url.DecodeExact(string(sid), sidSize)
-	if err != nil {
+	var id sessionID
+	if base64url.DecodeInto(id[:], sid) != nil {
 		return nil
 	}
-	id := sessionID(raw)
-	sh := t.shard(id)
-	sh.mu.RLock()
-	s := sh.sessions[id]
-	sh.mu.RUnlock()
+	s := (*t.shard(id).Load())[id]
 	if s == nil || s.expires <= now.Unix() {
 		return nil
 	}
@@ -96,10 +90,16 @@ func (t *table) add(s *session, now time.Time) {
 	}
 	insert(&t.fresh, s)
 	t.sources[s.source]++
-	sh := t.shard(s.id)
-	sh.mu.Lock()
-	sh.sessions[s.id] = s
-	sh.mu.Unlock()
+	t.replaceLocked(s.id, func(all shard) { all[s.id] = s })
+}
+
+// replaceLocked changes a copy of the shard of id and puts it in its place.
+func (t *table) replaceLocked(id sessionID, change func(shard)) {
+	place := t.shard(id)
+	all := make(shard, len(*place.Load())+1)
+	maps.Copy(all, *place.Load())
+	change(all)
+	place.Store(&all)
 }
 
 // touch notes that s opened a call.
@@ -151,10 +151,7 @@ func (t *table) removeLocked(l *list.List, s *session) {
 	if t.sources[s.source]--; t.sources[s.source] == 0 {
 		delete(t.sources, s.source)
 	}
-	sh := t.shard(s.id)
-	sh.mu.Lock()
-	delete(sh.sessions, s.id)
-	sh.mu.Unlock()
+	t.replaceLocked(s.id, func(all shard) { delete(all, s.id) })
 	s.keys.destroy()
 }
 

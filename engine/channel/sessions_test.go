@@ -226,7 +226,7 @@ func TestTableAgainstModel(t *testing.T) {
 			"": func(t *rapid.T) {
 				counts, size := map[string]int{}, 0
 				for i := range tab.shards {
-					for _, s := range tab.shards[i].sessions {
+					for _, s := range *tab.shards[i].Load() {
 						counts[s.source]++
 						size++
 						if s.keys.cipher() == nil {

@@ -20,6 +20,6 @@ const (
 	baseBuffer = 128 << 10
 	// firstRead is what a declared length may reserve before a byte of it came.
 	firstRead = 128 << 10
-	// shardCount spreads session look-ups over locks.
-	shardCount = 32
+	// shardCount is one for each first byte of a session's id.
+	shardCount = 256
 )

@@ -35,7 +35,7 @@ func originOf(r *http.Request) Origin {
 	if o, ok := r.Context().Value(originKey{}).(Origin); ok && o == Relay {
 		return Relay
 	}
-	if r.Header.Get(relayHeader) != "" {
+	if len(r.Header[relayHeader]) > 0 {
 		return Relay
 	}
 	return Local

@@ -30,7 +30,7 @@ type ring struct {
 	bytes    int
 }
 
-func begin(x *exchange, now time.Time) Entry {
+func begin(x *exchange) Entry {
 	transport := "lan"
 	switch {
 	case originOf(x.r) == Relay:
@@ -41,7 +41,7 @@ func begin(x *exchange, now time.Time) Entry {
 	if channel.Inside(x.r.Context()) {
 		transport += "+channel"
 	}
-	return Entry{Time: now, Method: x.r.Method, Path: eventlog.Redact(x.path[:min(len(x.path), 1024)]), Transport: transport}
+	return Entry{Time: x.start, Method: x.r.Method, Path: eventlog.Redact(x.path[:min(len(x.path), 1024)]), Transport: transport}
 }
 
 // keep stores a redacted, clipped copy of a body in its entry.

@@ -92,6 +92,7 @@ type exchange struct {
 	access   *accesskey.Access
 	empty    bool // model lists are hidden
 	entry    *Entry
+	start    time.Time
 
 	// held is what the pointers above point to: one allocation for all.
 	held struct {
@@ -112,7 +113,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, inner bool) {
 	set := s.c.Settings()
 	// What comes through the channel is trusted no more than its bearer, even
 	// from this machine.
-	x := &exchange{w: w, r: r, path: normalise(target(r)), settings: set, trusted: !inner && trustedLoopback(r, set, int(s.port.Load()))}
+	x := &exchange{w: w, r: r, path: normalise(target(r)), settings: set, trusted: !inner && trustedLoopback(r, set, int(s.port.Load())), start: s.c.Now()}
 	if !inner {
 		x.held.deadlines = deadlines{ResponseWriter: w, control: *http.NewResponseController(w), now: s.c.Now}
 		w = &x.held.deadlines
@@ -122,7 +123,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, inner bool) {
 		x.refuse(s, err)
 		return
 	}
-	x.held.body = body{in: r.Body, limit: bodyLimit(x.path), now: s.c.Now, start: s.c.Now(), budget: &s.budget, control: *http.NewResponseController(w), timed: !inner}
+	x.held.body = body{in: r.Body, limit: bodyLimit(x.path), now: s.c.Now, start: x.start, budget: &s.budget, control: *http.NewResponseController(w), timed: !inner}
 	x.body = &x.held.body
 	defer x.body.release()
 	if r.ContentLength > x.body.limit {
@@ -136,7 +137,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, inner bool) {
 		preflight(w, r, set.CORS, x.trusted)
 		return
 	case x.path == "/secure/call" && r.Method == http.MethodPost && !inner:
-		setCORS(w.Header(), set.CORS, r.Header.Get("Origin"), x.trusted)
+		setCORS(w.Header(), set.CORS, header(r, "Origin"), x.trusted)
 		s.c.Channel.ServeCall(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, true) }))
 		return
 	}
@@ -149,6 +150,15 @@ func target(r *http.Request) string {
 		return r.RequestURI
 	}
 	return r.URL.RequestURI() // inside the channel
+}
+
+// header is Header.Get for a name in canonical form, which every request asks
+// for and few have.
+func header(r *http.Request, canonical string) string {
+	if values := r.Header[canonical]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // checkHead refuses what net/http lets through: too many fields, and targets
@@ -172,12 +182,12 @@ func checkHead(r *http.Request) error {
 
 // gated runs the gate, then the route.
 func (s *Server) gated(x *exchange) {
-	x.held.entry = begin(x, s.c.Now())
+	x.held.entry = begin(x)
 	x.entry = &x.held.entry
 	defer func() { s.ring.end(x.entry, s.c.Now()) }()
 	x.held.status = status{ResponseWriter: x.w, entry: x.entry}
 	x.w = &x.held.status
-	setCORS(x.w.Header(), x.settings.CORS, x.r.Header.Get("Origin"), x.trusted)
+	setCORS(x.w.Header(), x.settings.CORS, header(x.r, "Origin"), x.trusted)
 	if err := s.authorise(x); err != nil {
 		x.refuse(s, x.body.drain(err))
 		return
@@ -194,7 +204,7 @@ func (s *Server) authorise(x *exchange) error {
 	r := x.r
 	q := request{
 		method: r.Method, path: x.path, public: public(x.path), trusted: x.trusted, physical: physicalLoopback(r), inside: channel.Inside(r.Context()),
-		configured: s.c.Keys.Configured(), authorization: r.Header["Authorization"], agentHeader: r.Header.Get("X-Osaurus-Agent-Id"),
+		configured: s.c.Keys.Configured(), authorization: r.Header["Authorization"], agentHeader: header(r, "X-Osaurus-Agent-Id"),
 		peerInference: x.settings.PeerInference, requireChannel: x.settings.RequireChannel,
 	}
 	key := source(r)

@@ -4,6 +4,7 @@
 package base64url
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -36,12 +37,25 @@ func Decode(s string) ([]byte, error) {
 
 // DecodeExact is Decode that also wants exactly n bytes.
 func DecodeExact(s string, n int) ([]byte, error) {
-	if len(s) > base64.URLEncoding.EncodedLen(n) {
-		return nil, ErrMalformed
-	}
-	b, err := Decode(s)
-	if err != nil || len(b) != n {
-		return nil, ErrMalformed
+	b := make([]byte, n)
+	if err := DecodeInto(b, []byte(s)); err != nil {
+		return nil, err
 	}
 	return b, nil
+}
+
+// DecodeInto is DecodeExact for the bytes of dst, which hold anything after an
+// error. It allocates nothing.
+func DecodeInto(dst, s []byte) error {
+	if n := len(s); n%4 == 0 && n > 0 && s[n-1] == '=' {
+		s = bytes.TrimSuffix(s[:n-1], []byte("="))
+	}
+	if base64.RawURLEncoding.DecodedLen(len(s)) != len(dst) {
+		return ErrMalformed
+	}
+	// A line break, which the decoder skips, makes the result too short.
+	if n, err := strict.Decode(dst, s); err != nil || n != len(dst) {
+		return ErrMalformed
+	}
+	return nil
 }

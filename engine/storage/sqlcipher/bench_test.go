@@ -1,9 +1,14 @@
 package sqlcipher
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha512"
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -143,7 +148,32 @@ func (x *bench) session(id string) {
 	}
 }
 
-// BenchmarkStores is rows S1 to S9: what encryption costs beside the same
+// reseal does to memory what a change of key must do to each page: verify and
+// decrypt it, encrypt it and compute its MAC.
+func (x *bench) reseal() {
+	x.b.Helper()
+	info, err := os.Stat(x.file.Path)
+	if err != nil {
+		x.b.Fatal(err)
+	}
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		x.b.Fatal(err)
+	}
+	page, mac := make([]byte, PageSize), hmac.New(sha512.New, make([]byte, 32))
+	for range info.Size() / PageSize {
+		mac.Reset()
+		mac.Write(page)
+		mac.Sum(nil)
+		cipher.NewCBCDecrypter(block, page[:aes.BlockSize]).CryptBlocks(page, page)
+		cipher.NewCBCEncrypter(block, page[:aes.BlockSize]).CryptBlocks(page, page)
+		mac.Reset()
+		mac.Write(page)
+		mac.Sum(nil)
+	}
+}
+
+// BenchmarkStores is rows S1 to S10: what encryption costs beside the same
 // library on a plaintext file.
 func BenchmarkStores(b *testing.B) {
 	key, err := dek.New(secret.New([]byte("0123456789abcdef0123456789abcdef")))
@@ -185,7 +215,7 @@ func BenchmarkStores(b *testing.B) {
 		var n int
 		x.scan(&n, "SELECT count(*) FROM sqlite_master")
 	})
-	b.Run("S10 copy to another key vs VACUUM INTO", func(b *testing.B) {
+	b.Run("S10 copy to another key vs VACUUM INTO and sealing", func(b *testing.B) {
 		other, err := dek.New(secret.New([]byte("fedcba9876543210fedcba9876543210")))
 		if err != nil {
 			b.Fatal(err)
@@ -198,12 +228,13 @@ func BenchmarkStores(b *testing.B) {
 			n++
 			return fmt.Sprintf("%s.copy%d", x.file.Path, n)
 		}
-		// The seals of the copied pages are the sealing that the goal allows
-		// on top of the plain copy.
-		benchratio.Compare(b, benchratio.Computing, benchratio.AtMost(2.5), func() {
+		benchratio.Compare(b, benchratio.Computing, benchratio.AtMost(1.5), func() {
 			if err := (Driver{}).Backup(b.Context(), ours.file, File{Path: to(ours), Key: other}, nil); err != nil {
 				b.Fatal(err)
 			}
-		}, func() { plain.exec("VACUUM INTO '" + to(plain) + "'") })
+		}, func() {
+			plain.exec("VACUUM INTO '" + to(plain) + "'")
+			ours.reseal()
+		})
 	})
 }
