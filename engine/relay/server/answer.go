@@ -42,28 +42,34 @@ func (w *answer) hurry() {
 	_ = w.control.SetWriteDeadline(time.Now()) // a test's writer has none
 }
 
-// patient gives the next write its time.
-func (w *answer) patient(d time.Duration) {
+// patient gives what is written next its time, unless the caller had enough.
+func (w *answer) patient() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.hurried {
-		_ = w.control.SetWriteDeadline(time.Now().Add(d))
+		_ = w.control.SetWriteDeadline(time.Now().Add(callerTime))
 	}
 }
 
-// relax takes the time limit off a connection that goes on.
-func (w *answer) relax() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.hurried {
-		_ = w.control.SetWriteDeadline(time.Time{})
-	}
+// Write implements http.ResponseWriter.
+func (w *answer) Write(p []byte) (int, error) {
+	w.patient()
+	return w.ResponseWriter.Write(p)
 }
+
+// FlushError lets http.ResponseController flush.
+func (w *answer) FlushError() error {
+	w.patient()
+	return w.control.Flush()
+}
+
+// Unwrap lets http.ResponseController find the connection.
+func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // refuse answers with an error of the relay's own (section 7.1).
 func (w *answer) refuse(status int, word string) {
 	w.mark()
-	writeError(w.ResponseWriter, status, word)
+	writeError(w, status, word)
 }
 
 // mark sets the headers that tell who relayed, and how long it took.
@@ -92,7 +98,6 @@ func (w *answer) relay(ctx context.Context, t *tunnel, e *exchange) {
 		e.fail(why)
 		t.cancel(e.id)
 	}
-	defer w.relax()
 	timer := time.NewTimer(firstByte)
 	defer timer.Stop()
 	var head *wire.Frame
@@ -198,20 +203,19 @@ func (w *answer) head(f *wire.Frame, p phase, parts []string) {
 		h.Set("Content-Length", strconv.Itoa(n))
 	}
 	w.mark()
-	w.patient(callerTime)
+	w.patient() // an answer without a body is written when all is over
 	w.WriteHeader(f.Status)
 	if p == streaming && len(parts) == 0 {
-		_ = w.control.Flush() // an error shows with the first part
+		_ = w.FlushError() // an error shows with the first part
 	}
 }
 
 // body writes text to the caller, and reports whether it took it.
 func (w *answer) body(parts []string) bool {
 	for _, part := range parts {
-		w.patient(callerTime)
 		if _, err := w.Write([]byte(part)); err != nil {
 			return false
 		}
 	}
-	return w.control.Flush() == nil
+	return w.FlushError() == nil
 }

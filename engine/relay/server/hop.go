@@ -75,7 +75,7 @@ func (s *Server) elsewhere(w *answer, r *http.Request, a address.Address, path, 
 		},
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) { s.unreachable(w, r, a, err) },
 	}
-	proxy.ServeHTTP(w.ResponseWriter, r)
+	proxy.ServeHTTP(w, r)
 }
 
 // hop makes the request between relays.

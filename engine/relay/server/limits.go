@@ -37,13 +37,12 @@ const (
 // Our own bounds, for what the protocol leaves open.
 const (
 	maxTunnels    = 16_384
-	maxCalls      = 1_024     // requests in flight on one tunnel
-	maxOutgoing   = 64 << 20  // bytes queued for one host
-	maxAuthFrame  = 256 << 10 // bytes of a message before auth_ok
-	maxHeld       = 512 << 20 // bytes of bodies and large frames held for all
-	maxKeys       = 65_536    // sources and agents told apart by one limit
-	maxHeaderSize = 64 << 10  // bytes of a request's head
-	frameTime     = 2 * time.Minute
+	maxCalls      = 1_024            // requests in flight on one tunnel
+	maxOutgoing   = 64 << 20         // bytes queued for one host
+	maxAuthFrame  = 256 << 10        // bytes of a message before auth_ok
+	maxHeld       = 512 << 20        // bytes of bodies and large frames held for all
+	maxKeys       = 65_536           // sources and agents told apart by one limit
+	maxHeaderSize = 64 << 10         // bytes of a request's head
 	writeTime     = 30 * time.Second // for one message to a host
 	callerTime    = 2 * time.Minute  // for one piece to a caller
 	headerTime    = 10 * time.Second

@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"osaurus/engine/relay/wire"
 )
 
 // TestTunnelCap: so many sockets from however many sources, and one more when
@@ -29,6 +32,28 @@ func TestTunnelCap(t *testing.T) {
 	l.leave(source(7))
 	if !l.enter(source(maxTunnels)) {
 		t.Error("refused although one had left")
+	}
+}
+
+// TestKeysCap: so many sources are told apart, and the others are one.
+func TestKeysCap(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	l := newLimits(func() time.Time { return now })
+	spend := func(source string) (n int) {
+		for ok := true; ok && n <= statsPerIP; n++ {
+			ok = l.stats.Allow(source)
+		}
+		return n - 1
+	}
+	for n := range maxKeys - 1 {
+		l.stats.Allow(fmt.Sprint(n))
+	}
+	if got := spend("last"); got != statsPerIP {
+		t.Errorf("the last source with a place of its own: %d", got)
+	}
+	if first, second := spend("more"), spend("yet more"); first != statsPerIP || second != 0 {
+		t.Errorf("two sources without one: %d and %d", first, second)
 	}
 }
 
@@ -99,6 +124,43 @@ func TestSlowCallers(t *testing.T) {
 			if waited != bodyTime+more || said != `400 {"error":"body_unreadable"}` {
 				t.Errorf("half a body of %d bytes: %v, %s", size, waited, said)
 			}
+		}
+	})
+}
+
+// taken tells when a connection was closed.
+type taken struct {
+	net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *taken) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// TestCallerWhoDoesNotRead: an answer waits so long for its caller.
+func TestCallerWhoDoesNotRead(t *testing.T) {
+	inBubble(t, func(b *bubble) {
+		m := b.open(agentN(0))
+		p := piped{make(chan net.Conn), make(chan struct{})}
+		srv := b.s.HTTP(b.s)
+		b.w.Go(func() { _ = srv.Serve(p) })
+		defer func() { _ = srv.Close() }()
+		near, far := net.Pipe()
+		defer func() { _ = near.Close() }()
+		c := &taken{Conn: far, closed: make(chan struct{})}
+		p.conns <- c
+		if _, err := io.WriteString(near, "GET / HTTP/1.1\r\nHost: "+agentN(0).addr.Lower()+"."+testDomain+"\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		asked := b.take(m)[0]
+		b.put(m, &wire.Frame{Type: wire.Response, ID: asked.ID, Status: http.StatusOK, Body: new("x")})
+		began := time.Now()
+		<-c.closed
+		if waited := time.Since(began); waited != callerTime {
+			t.Errorf("the relay waited %v", waited)
 		}
 	})
 }

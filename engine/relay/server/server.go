@@ -125,10 +125,10 @@ func New(c Config) *Server {
 }
 
 // HTTP returns an HTTP server for a handler of the relay, with its limits. A
-// body has a time limit of its own, an answer none.
+// body has a time limit of its own, an answer one for each piece.
 func (s *Server) HTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: 2 * minute, MaxHeaderBytes: maxHeaderSize,
+		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: 2 * minute, WriteTimeout: callerTime, MaxHeaderBytes: maxHeaderSize,
 		DisableGeneralOptionsHandler: true, ErrorLog: log.New(io.Discard, "", 0),
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -57,7 +56,8 @@ const plain = 64 << 10
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // Read implements conn. Binary messages are passed over (section 1). A message
-// that is large has to find room, and to arrive in time.
+// that is large has to find room. One that never ends is bounded by the answers
+// to auth and ping that cannot come meanwhile.
 func (s *socket) Read(ctx context.Context) ([]byte, error) {
 	for {
 		kind, r, err := s.c.Reader(ctx)
@@ -83,8 +83,6 @@ func (s *socket) read(b *bytes.Buffer, r io.Reader) error {
 	if err != nil || n < plain {
 		return err
 	}
-	late := time.AfterFunc(frameTime, s.Abort)
-	defer late.Stop()
 	taken := 0
 	defer func() { s.held.release(taken) }()
 	for {
