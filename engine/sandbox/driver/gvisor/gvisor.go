@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"osaurus/engine/atomicfile"
@@ -139,7 +138,7 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 	if err := errors.Join(atomicfile.MkdirAll(d.runs()), atomicfile.MkdirAll(d.bundles())); err != nil {
 		return nil, fmt.Errorf("gvisor: %w", err)
 	}
-	s := &Sandbox{d: d, id: spec.ID, dir: filepath.Join(d.bundles(), spec.ID), done: make(chan struct{})}
+	s := &Sandbox{d: d, id: spec.ID, dir: filepath.Join(d.bundles(), spec.ID), life: process.NewLife("gvisor: "+spec.ID, errGone)}
 	if err := os.Mkdir(s.dir, atomicfile.DirMode); err != nil {
 		return nil, fmt.Errorf("gvisor: %w", err)
 	}
@@ -181,11 +180,10 @@ type Sandbox struct {
 	id, dir  string
 	listener *net.UnixListener
 	process  *process.Process // nil until it runs
-	done     chan struct{}
+	life     *process.Life
 
-	stopping atomic.Bool
-	mu       sync.Mutex // one stop at a time
-	stopped  bool
+	mu      sync.Mutex // one stop at a time
+	stopped bool
 }
 
 func (s *Sandbox) path(name string) string { return filepath.Join(s.dir, name) }
@@ -221,7 +219,7 @@ func (s *Sandbox) boot(ctx context.Context, spec sandbox.Spec, img *artifact.Ima
 	go func() {
 		s.process.Wait()
 		_ = s.listener.Close() // a second close says so, which nobody needs
-		close(s.done)
+		s.life.Over()
 	}()
 	if limited {
 		return verifyMemoryLimit(s.process.PID, int64(spec.MemoryMB)<<20)
@@ -306,20 +304,10 @@ func (s *Sandbox) ID() string { return s.id }
 func (s *Sandbox) BridgeListener() net.Listener { return s.listener }
 
 // Done implements sandbox.Sandbox.
-func (s *Sandbox) Done() <-chan struct{} { return s.done }
+func (s *Sandbox) Done() <-chan struct{} { return s.life.Done() }
 
 // Err implements sandbox.Sandbox.
-func (s *Sandbox) Err() error {
-	select {
-	case <-s.done:
-	default:
-		return nil
-	}
-	if s.stopping.Load() {
-		return nil
-	}
-	return errGone
-}
+func (s *Sandbox) Err() error { return s.life.Err() }
 
 // Output is the end of what the first process and runsc printed.
 func (s *Sandbox) Output() string {
@@ -340,8 +328,8 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		return nil
 	}
 	if s.process == nil {
-		close(s.done) // it never ran, and nobody else has it
-	} else if err := s.end(ctx); err != nil {
+		s.life.Over() // it never ran, and nobody else has it
+	} else if err := s.life.End(ctx, s.process.Kill); err != nil {
 		return err
 	}
 	if s.listener != nil {
@@ -350,22 +338,6 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 	err := s.d.remove(ctx, s.id)
 	s.stopped = err == nil || s.process == nil
 	return err
-}
-
-func (s *Sandbox) end(ctx context.Context) error {
-	select {
-	case <-s.done: // by itself, which Err goes on saying
-		return nil
-	default:
-	}
-	s.stopping.Store(true)
-	s.process.Kill()
-	select {
-	case <-s.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("gvisor: %s does not end: %w", s.id, ctx.Err())
-	}
 }
 
 // clip is the end of a text, which is where runsc says what went wrong.

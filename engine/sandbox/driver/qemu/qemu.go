@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -141,7 +140,7 @@ func (d *Driver) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s := &Sandbox{d: d, id: spec.ID, dir: filepath.Join(d.runs(), spec.ID), done: make(chan struct{})}
+	s := &Sandbox{d: d, id: spec.ID, dir: filepath.Join(d.runs(), spec.ID), life: process.NewLife("qemu: "+spec.ID, errGone)}
 	if err := errors.Join(atomicfile.MkdirAll(d.runs()), os.Mkdir(s.dir, atomicfile.DirMode)); err != nil {
 		return nil, fmt.Errorf("qemu: %w", err)
 	}
@@ -179,11 +178,10 @@ type Sandbox struct {
 	id, dir string
 	cmd     *exec.Cmd
 	session *yamux.Session
-	done    chan struct{}
+	life    *process.Life
 
-	stopping atomic.Bool
-	mu       sync.Mutex // one stop at a time
-	stopped  bool
+	mu      sync.Mutex // one stop at a time
+	stopped bool
 }
 
 func (s *Sandbox) path(name string) string { return filepath.Join(s.dir, name) }
@@ -220,7 +218,7 @@ func (s *Sandbox) boot(ctx context.Context, spec sandbox.Spec) error {
 	go func() {
 		_ = cmd.Wait()        // Err says that it ended
 		_ = s.session.Close() // so does a second close
-		close(s.done)
+		s.life.Over()
 	}()
 	return nil
 }
@@ -319,20 +317,10 @@ func (s *Sandbox) ID() string { return s.id }
 func (s *Sandbox) BridgeListener() net.Listener { return s.session }
 
 // Done implements sandbox.Sandbox.
-func (s *Sandbox) Done() <-chan struct{} { return s.done }
+func (s *Sandbox) Done() <-chan struct{} { return s.life.Done() }
 
 // Err implements sandbox.Sandbox.
-func (s *Sandbox) Err() error {
-	select {
-	case <-s.done:
-	default:
-		return nil
-	}
-	if s.stopping.Load() {
-		return nil
-	}
-	return errGone
-}
+func (s *Sandbox) Err() error { return s.life.Err() }
 
 // Output is the end of what the console and qemu printed.
 func (s *Sandbox) Output() string {
@@ -349,32 +337,16 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 		return nil
 	}
 	if s.cmd == nil {
-		close(s.done) // it never ran, and nobody else has it
+		s.life.Over() // it never ran, and nobody else has it
 		if s.session != nil {
 			_ = s.session.Close() // nothing was written
 		}
-	} else if err := s.end(ctx); err != nil {
+	} else if err := s.life.End(ctx, func() { _ = s.cmd.Process.Kill() }); err != nil {
 		return err
 	}
 	err := os.RemoveAll(s.dir)
 	s.stopped = err == nil || s.cmd == nil
 	return err
-}
-
-func (s *Sandbox) end(ctx context.Context) error {
-	select {
-	case <-s.done: // by itself, which Err goes on saying
-		return nil
-	default:
-	}
-	s.stopping.Store(true)
-	_ = s.cmd.Process.Kill() // it may have ended meanwhile
-	select {
-	case <-s.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("qemu: %s does not end: %w", s.id, ctx.Err())
-	}
 }
 
 // Sweep implements sandbox.Driver.
