@@ -24,7 +24,7 @@ func (m Message) Text() string {
 		Type string `json:"type"`
 		Text string `json:"text"`
 	}
-	if json.Unmarshal(m.Content, &parts) != nil {
+	if canonjson.Unmarshal(m.Content, &parts) != nil {
 		return ""
 	}
 	var texts []string
@@ -66,11 +66,11 @@ func ParseRequest(body []byte) (Request, error) {
 		return r, fault.InvalidFormat
 	}
 	var known struct {
-		Model         string       `json:"model"`
-		Messages      []Message    `json:"messages"`
-		SessionID     string       `json:"session_id"`
-		Stream        bool         `json:"stream"`
-		N             *json.Number `json:"n"`
+		Model         string          `json:"model"`
+		Messages      []Message       `json:"messages"`
+		SessionID     string          `json:"session_id"`
+		Stream        bool            `json:"stream"`
+		N             json.RawMessage `json:"n"`
 		StreamOptions struct {
 			IncludeUsage bool `json:"include_usage"`
 		} `json:"stream_options"`
@@ -78,7 +78,7 @@ func ParseRequest(body []byte) (Request, error) {
 			Type string `json:"type"`
 		} `json:"response_format"`
 	}
-	if json.Unmarshal(body, &known) != nil || len(known.Messages) == 0 || len(known.SessionID) > MaxSessionID {
+	if canonjson.Unmarshal(body, &known) != nil || len(known.Messages) == 0 || len(known.SessionID) > MaxSessionID {
 		return r, fault.InvalidFormat
 	}
 	for _, m := range known.Messages {
@@ -86,7 +86,7 @@ func ParseRequest(body []byte) (Request, error) {
 			return r, fault.InvalidFormat
 		}
 	}
-	if known.N != nil && known.N.String() != "1" {
+	if n := string(known.N); n != "" && n != "null" && n != "1" {
 		return r, fault.WithText(fault.UnsupportedParameter, "n must be 1: this host returns one choice")
 	}
 	if t := known.ResponseFormat.Type; t != "" && t != "text" && t != "json_object" {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -269,7 +268,7 @@ func (x *exchange) decodeJSON(v any, bad error) error {
 	if err != nil {
 		return err
 	}
-	if canonjson.Check(raw) != nil || json.Unmarshal(raw, v) != nil {
+	if canonjson.Unmarshal(raw, v) != nil {
 		return bad
 	}
 	return nil

@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	strict "github.com/go-json-experiment/json"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
 // MaxDepth is the deepest nesting Unmarshal accepts (server.md: 256).
@@ -47,13 +50,18 @@ func encode(v any) ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
+// exact is encoding/json but for names, which must be written as they stand
+// in the format. There "ENCPUB" would be "encPub" too, and the last of both
+// would count.
+var exact = strict.JoinOptions(jsonv1.DefaultOptionsV1(), strict.MatchCaseInsensitiveNames(false))
+
 // Unmarshal reads exactly one JSON value into v after Check. Unknown fields
-// are ignored.
+// are ignored, and so are names in another case.
 func Unmarshal(data []byte, v any) error {
 	if err := Check(data); err != nil {
 		return err
 	}
-	return json.Unmarshal(data, v)
+	return strict.Unmarshal(data, v, exact)
 }
 
 // Check refuses duplicate keys, nesting beyond MaxDepth and trailing data.

@@ -66,6 +66,9 @@ func TestUnmarshal(t *testing.T) {
 	if err := Unmarshal([]byte(`{"A":1,"unknown":{}}`), &v); err != nil || v.A != 1 {
 		t.Errorf("%+v, %v", v, err)
 	}
+	if err := Unmarshal([]byte(`{"a":2,"A":1,"ａ":3}`), &v); err != nil || v.A != 1 {
+		t.Errorf("a name in another case counted: %+v, %v", v, err)
+	}
 	if err := Unmarshal([]byte(`{"A":2,"A":3}`), &v); !errors.Is(err, ErrDuplicateKey) || v.A != 1 {
 		t.Errorf("a refused text changed the value: %+v, %v", v, err)
 	}
