@@ -258,7 +258,10 @@ func (c *call) log() (any, error) {
 	if err := c.limitHTTP(); err != nil {
 		return nil, err
 	}
-	var in struct{ Level, Message *string }
+	var in struct {
+		Level   *string `json:"level"`
+		Message *string `json:"message"`
+	}
 	if canonjson.Unmarshal(c.body, &in) != nil || in.Level == nil || in.Message == nil {
 		return nil, refuse(http.StatusBadRequest, "Body must contain level and message")
 	}
