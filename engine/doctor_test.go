@@ -68,3 +68,20 @@ func TestDoctorAsks(t *testing.T) {
 		t.Errorf("a ledger that cannot be read: %+v", f)
 	}
 }
+
+// TestHealth: this machine's owner sees every part, and what is refused.
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	h := start(t, home)
+	agent := h.agent()
+	if _, err := h.Memory.Add(t.Context(), agent.AgentID, "walrus"); err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := send(t, http.DefaultClient, http.MethodGet, h.url.String()+"/health", "")
+	for _, part := range []string{`"status":"healthy"`, `"version"`, `"in_flight":`, `"relay":{`, `"keystore"`, `"sandbox":{"environments":0,"setup_complete":false}`, `"memory":"ready"`} {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %s in %s", part, text)
+		}
+	}
+}

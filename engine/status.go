@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -170,5 +171,21 @@ func (e *Engine) health(ctx context.Context) map[string]any {
 	for _, r := range e.RelayStatus() {
 		connected[r.Address.Lower()] = r.State.String()
 	}
-	return map[string]any{"relay": connected, "identity": s.Identity, "keystore": s.Keystore, "agents": s.Agents, "provider": s.Provider != "", "exposed": s.Exposed}
+	return map[string]any{
+		"relay": connected, "identity": s.Identity, "keystore": s.Keystore, "agents": s.Agents, "provider": s.Provider != "", "exposed": s.Exposed,
+		"stores": e.storeStates(), "sandbox": e.Sandbox.Health(),
+	}
+}
+
+// storeStates is the state of each database, or what keeps it closed.
+func (e *Engine) storeStates() map[string]string {
+	states := map[string]string{}
+	s, err := e.Storage.Status()
+	if err != nil {
+		states["error"] = err.Error()
+	}
+	for _, st := range s.Stores {
+		states[string(st.ID)] = cmp.Or(string(st.Issue), string(st.State))
+	}
+	return states
 }

@@ -33,8 +33,7 @@ type Claims struct {
 	Nonce    string
 }
 
-// wireClaims has the wire's names. Reading keeps addresses as text, so that a
-// payload with a malformed one is a malformed payload.
+// wireClaims has the wire's names.
 type wireClaims struct {
 	Audience *string `json:"aud"`
 	Counter  *uint64 `json:"cnt"`
@@ -53,7 +52,8 @@ type token struct {
 }
 
 // parse checks the form, in the order that fixes which error a peer sees:
-// fault.TokenFormat, PayloadEncoding, SignatureEncoding, MalformedPayload.
+// fault.TokenFormat, PayloadEncoding, SignatureEncoding, MalformedPayload, and
+// the mismatch of an issuer or audience that is no address.
 func parse(s string) (token, error) {
 	var t token
 	rest, ok := strings.CutPrefix(s, Prefix+".")
@@ -76,16 +76,16 @@ func parse(s string) (token, error) {
 
 func parseClaims(payload []byte) (Claims, error) {
 	var w wireClaims
-	if jsonv2.Unmarshal(payload, &w) != nil || w.Audience == nil || w.Counter == nil || w.IssuedAt == nil || w.Issuer == nil || w.Nonce == nil || *w.Nonce == "" {
-		return Claims{}, fault.MalformedPayload
-	}
-	aud, err := address.Parse(*w.Audience)
-	if err != nil {
+	if jsonv2.Unmarshal(payload, &w) != nil || w.Audience == nil || w.Counter == nil || w.IssuedAt == nil || w.Issuer == nil || w.Nonce == nil {
 		return Claims{}, fault.MalformedPayload
 	}
 	iss, err := address.Parse(*w.Issuer)
 	if err != nil {
-		return Claims{}, fault.MalformedPayload
+		return Claims{}, fault.IssuerMismatch // nobody's signature recovers to it
+	}
+	aud, err := address.Parse(*w.Audience)
+	if err != nil {
+		return Claims{}, fault.AudienceMismatch
 	}
 	return Claims{Audience: aud, Counter: *w.Counter, Expires: w.Expires, IssuedAt: *w.IssuedAt, Issuer: iss, Label: w.Label, Nonce: *w.Nonce}, nil
 }

@@ -8,15 +8,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"osaurus/engine/fault"
 	"osaurus/engine/internal/canonjson"
 )
 
-// Answer is a completion passed through from the provider.
+// Answer is a completion passed through from the provider. One that streams
+// asks the provider when Events is called, so that what carries the stream has
+// begun by then.
 type Answer struct {
-	body io.ReadCloser
+	open func() (io.ReadCloser, error)
+	body io.ReadCloser // of one that does not stream
 	end  func()
 }
 
@@ -25,13 +27,22 @@ func (a *Answer) Body() io.Reader { return a.body }
 
 // Close frees the slot.
 func (a *Answer) Close() {
-	_ = a.body.Close() // only read
+	if a.body != nil {
+		_ = a.body.Close() // only read
+	}
 	a.end()
 }
 
-// Events passes the provider's events on as they are. It returns an error
-// when the stream broke off before [DONE].
-func (a *Answer) Events(emit Emit) error {
+// Events passes the provider's events on as they are, with a comment whenever
+// it is silent for Ping. It returns an error when the stream broke off before
+// [DONE].
+func (a *Answer) Events(emit Emit) (err error) {
+	w := &writer{emit: emit, ping: Ping}
+	stop := w.keepAlive()
+	defer stop()
+	if a.body, err = a.open(); err != nil {
+		return err
+	}
 	r := bufio.NewReaderSize(a.body, 64<<10)
 	for {
 		data, err := readEvent(r)
@@ -40,7 +51,7 @@ func (a *Answer) Events(emit Emit) error {
 		}
 		event := append(append([]byte("data: "), data...), "\n\n"...)
 		done := string(data) == "[DONE]"
-		if err := emit(event, done || r.Buffered() == 0); err != nil || done {
+		if err := w.send(event, done || r.Buffered() == 0); err != nil || done {
 			return err
 		}
 	}
@@ -63,16 +74,26 @@ func (r *Runner) Complete(ctx context.Context, who Caller, req Request, stream b
 }
 
 func (r *Runner) passThrough(ctx context.Context, req Request, stream bool) (*Answer, error) {
-	if req.Model == Echo {
-		return r.echoAnswer(ctx, req, stream)
+	open := func() (io.ReadCloser, error) { return r.echoAnswer(ctx, req, stream) }
+	if req.Model != Echo {
+		e, err := r.c.Endpoint(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if e.BaseURL == "" {
+			return nil, fault.NoModelProvider
+		}
+		open = func() (io.ReadCloser, error) { return e.complete(ctx, req, stream) }
 	}
-	e, err := r.c.Endpoint(ctx)
-	if err != nil {
-		return nil, err
+	if stream {
+		return &Answer{open: open}, nil
 	}
-	if e.BaseURL == "" {
-		return nil, fault.NoModelProvider
-	}
+	body, err := open()
+	return &Answer{body: body}, err
+}
+
+// complete sends a request as it is, apart from the model.
+func (e Endpoint) complete(ctx context.Context, req Request, stream bool) (io.ReadCloser, error) {
 	model, err := e.model(ctx, req.Model)
 	if err != nil {
 		return nil, err
@@ -89,11 +110,11 @@ func (r *Runner) passThrough(ctx context.Context, req Request, stream bool) (*An
 		_ = resp.Body.Close() // only read
 		return nil, fault.New(fault.ProviderFailed, fmt.Errorf("the provider answered %d", resp.StatusCode))
 	}
-	return &Answer{body: resp.Body}, nil
+	return resp.Body, nil
 }
 
 // echoAnswer is the built-in model in the provider's own forms.
-func (r *Runner) echoAnswer(ctx context.Context, req Request, stream bool) (*Answer, error) {
+func (r *Runner) echoAnswer(ctx context.Context, req Request, stream bool) (io.ReadCloser, error) {
 	id, err := r.completionID()
 	if err != nil {
 		return nil, err
@@ -101,18 +122,24 @@ func (r *Runner) echoAnswer(ctx context.Context, req Request, stream bool) (*Ans
 	var out bytes.Buffer
 	w := &writer{emit: func(event []byte, _ bool) error { _, err := out.Write(event); return err }}
 	w.head(id, r.c.Now().Unix(), Echo)
-	if err := echo(ctx, req.Messages, w.pass(false)); err != nil {
+	if err := w.choices("["+firstChoice+"]", false); err != nil {
+		return nil, err
+	}
+	if err := echo(ctx, req.Messages, w.pass(req.Usage || !stream)); err != nil {
 		return nil, err
 	}
 	if stream {
+		if err := w.finish(); err != nil {
+			return nil, err
+		}
 		out.WriteString("data: [DONE]\n\n")
-		return &Answer{body: io.NopCloser(&out)}, nil
+		return io.NopCloser(&out), nil
 	}
 	raw, err := canonjson.Marshal(map[string]any{
-		"id": id, "object": "chat.completion", "created": r.c.Now().Unix(), "model": Echo,
+		"id": id, "object": "chat.completion", "created": r.c.Now().Unix(), "model": Echo, "usage": w.usage,
 		"choices": []any{map[string]any{"index": 0, "finish_reason": "stop", "message": json.RawMessage(mustText(w.text()))}},
 	})
-	return &Answer{body: io.NopCloser(strings.NewReader(string(raw)))}, err
+	return io.NopCloser(bytes.NewReader(raw)), err
 }
 
 func mustText(text string) []byte {

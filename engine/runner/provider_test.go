@@ -72,10 +72,22 @@ func TestStallBeforeTheAnswer(t *testing.T) {
 			return nil, req.Context().Err()
 		})}}
 		r := newRunner(t, withEndpoint(e))
-		began := time.Now()
-		_, err := r.Complete(t.Context(), Caller{}, ask(t, "", ""), true)
-		if !errors.Is(err, fault.ProviderFailed) || !errors.Is(err, errStalled) || time.Since(began) != StallTimeout {
-			t.Errorf("after %s: %v", time.Since(began), err)
+		for _, stream := range []bool{false, true} {
+			began, pings := time.Now(), 0
+			answer, err := r.Complete(t.Context(), Caller{}, ask(t, "", ""), stream)
+			if stream {
+				err = answer.Events(func(event []byte, _ bool) error {
+					pings += strings.Count(string(event), ": ping\n\n")
+					return nil
+				})
+				answer.Close()
+			}
+			if !errors.Is(err, fault.ProviderFailed) || !errors.Is(err, errStalled) || time.Since(began) != StallTimeout {
+				t.Errorf("after %s: %v", time.Since(began), err)
+			}
+			if want := int(StallTimeout / Ping); stream && pings < want-1 {
+				t.Errorf("%d comments, want %d", pings, want)
+			}
 		}
 	})
 }
@@ -93,7 +105,12 @@ func TestPassThroughStalls(t *testing.T) {
 		defer answer.Close()
 		go func() { _, _ = io.WriteString(w, piece("one")) }()
 		got := 0
-		err = answer.Events(func([]byte, bool) error { got++; return nil })
+		err = answer.Events(func(event []byte, _ bool) error {
+			if !strings.HasPrefix(string(event), ":") {
+				got++
+			}
+			return nil
+		})
 		if !errors.Is(err, errStalled) || got != 1 {
 			t.Errorf("%d events, %v", got, err)
 		}
@@ -209,8 +226,16 @@ func TestPassThrough(t *testing.T) {
 		t.Errorf("an agent's prompt was added: %s", got)
 	}
 	for _, model := range []string{"status-500", "missing"} {
-		if _, err := r.Complete(t.Context(), Caller{}, ask(t, model, ""), true); !errors.Is(err, fault.ProviderFailed) || strings.Contains(fault.Of(err).Public(), providerKey) {
-			t.Errorf("%s: %v", model, err)
+		_, err := r.Complete(t.Context(), Caller{}, ask(t, model, ""), false)
+		answer, streamed := r.Complete(t.Context(), Caller{}, ask(t, model, ""), true)
+		if streamed == nil {
+			streamed = answer.Events(func(event []byte, _ bool) error { t.Errorf("%s: %s", model, event); return nil })
+			answer.Close()
+		}
+		for _, err := range []error{err, streamed} {
+			if !errors.Is(err, fault.ProviderFailed) || strings.Contains(fault.Of(err).Public(), providerKey) {
+				t.Errorf("%s: %v", model, err)
+			}
 		}
 	}
 	answer, err = r.Complete(t.Context(), Caller{}, ask(t, "hang-up", ""), true)
@@ -221,15 +246,25 @@ func TestPassThrough(t *testing.T) {
 		t.Errorf("a stream that broke off: %v", err)
 	}
 	answer.Close()
-	for stream, want := range map[bool]string{true: "data: [DONE]\n\n", false: `"message":{"content":"Hi there","role":"assistant"}`} {
-		answer, err := r.Complete(t.Context(), Caller{}, ask(t, Echo, ""), stream)
-		if err != nil {
+	const usage = `"usage":{"completion_tokens":2,"prompt_tokens":2,"total_tokens":4}`
+	answer, err = r.Complete(t.Context(), Caller{}, ask(t, Echo, ""), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(answer.Body())
+	answer.Close()
+	if err != nil || !strings.Contains(string(raw), `"message":{"content":"Hi there","role":"assistant"}`) || !strings.Contains(string(raw), usage) {
+		t.Errorf("echo: %s, %v", raw, err)
+	}
+	for more, want := range map[string]string{"": ours + done, `,"stream_options":{"include_usage":true}`: ours + "> []," + usage + "}\n\n" + done} {
+		if answer, err = r.Complete(t.Context(), Caller{}, ask(t, Echo, more), true); err != nil {
 			t.Fatal(err)
 		}
-		raw, err := io.ReadAll(answer.Body())
+		var out strings.Builder
+		err := answer.Events(func(event []byte, _ bool) error { _, err := out.Write(event); return err })
 		answer.Close()
-		if err != nil || !strings.Contains(string(raw), want) {
-			t.Errorf("echo: %s, %v", raw, err)
+		if got := stripped(t, out.String(), Echo); err != nil || !strings.HasPrefix(got, role) || !strings.HasSuffix(got, want) {
+			t.Errorf("echo: %s, %v", got, err)
 		}
 	}
 	if r.InFlight() != 0 {

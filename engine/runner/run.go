@@ -196,7 +196,7 @@ func (r *Runner) complete(ctx context.Context, who Caller, a agents.Agent, req R
 		return err
 	}
 	w.head(id, r.c.Now().Unix(), model)
-	if err := w.choices(`[{"delta":{"content":"","role":"assistant"},"finish_reason":null,"index":0}]`, true); err != nil {
+	if err := w.choices("["+firstChoice+"]", true); err != nil {
 		return err
 	}
 	if err := source(ctx, w); err != nil {

@@ -106,7 +106,7 @@ func TestEcho(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t, nil)
 	got := stripped(t, run(t, r, Caller{}, ask(t, Echo, "")), Echo)
-	if want := role + `> [{"delta":{"content":"Hi "},"finish_reason":null,"index":0}]}` + "\n\n" + `> [{"delta":{"content":"there"},"finish_reason":null,"index":0}]}` + "\n\n" + stopped + done; got != want {
+	if want := role + `> [{"delta":{"content":"Hi "},"finish_reason":null,"index":0}]}` + "\n\n" + `> [{"delta":{"content":"there"},"finish_reason":null,"index":0}]}` + "\n\n" + ours + done; got != want {
 		t.Errorf("got\n%s", got)
 	}
 }

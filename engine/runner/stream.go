@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"osaurus/engine/fault"
+	"osaurus/engine/internal/canonjson"
 )
 
 // chunk is one event of a completion stream. Choices pass through as they
@@ -115,19 +116,22 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	}
 }
 
-// echo plays the built-in model: the last user message, word by word.
+// echo plays the built-in model: the last user message, word by word. A word
+// counts as a token.
 func echo(ctx context.Context, messages []Message, each func(c chunk, more bool) error) error {
-	text := ""
+	text, asked := "", 0
 	for _, m := range messages {
+		asked += len(strings.Fields(m.Text()))
 		if m.Role == "user" {
 			text = m.Text()
 		}
 	}
-	for _, word := range strings.SplitAfter(text, " ") {
+	words := strings.SplitAfter(text, " ")
+	for _, word := range words {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		piece, err := json.Marshal(map[string]any{"index": 0, "delta": map[string]string{"content": word}, "finish_reason": nil})
+		piece, err := canonjson.Marshal(map[string]any{"index": 0, "delta": map[string]string{"content": word}, "finish_reason": nil})
 		if err != nil {
 			return err
 		}
@@ -135,5 +139,12 @@ func echo(ctx context.Context, messages []Message, each func(c chunk, more bool)
 			return err
 		}
 	}
-	return each(chunk{Choices: []json.RawMessage{json.RawMessage(`{"index":0,"delta":{},"finish_reason":"stop"}`)}}, false)
+	usage := fmt.Sprintf(`{"completion_tokens":%d,"prompt_tokens":%d,"total_tokens":%d}`, len(words), asked, asked+len(words))
+	return each(chunk{Choices: []json.RawMessage{json.RawMessage(lastChoice)}, Usage: json.RawMessage(usage)}, false)
 }
+
+// firstChoice and lastChoice begin and end a stream.
+const (
+	firstChoice = `{"delta":{"content":"","role":"assistant"},"finish_reason":null,"index":0}`
+	lastChoice  = `{"delta":{},"finish_reason":"stop","index":0}`
+)

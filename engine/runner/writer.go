@@ -67,7 +67,7 @@ func (w *writer) keepAlive() (stop func()) {
 }
 
 func (w *writer) head(id string, created int64, model string) {
-	name, err := json.Marshal(model)
+	name, err := canonjson.Marshal(model)
 	if err != nil {
 		name = []byte(`""`)
 	}
@@ -120,7 +120,7 @@ func (c choice) empty() bool {
 // finish makes sure the stream says why it ended, and adds the usage.
 func (w *writer) finish() error {
 	if !w.finished {
-		if err := w.choices(`[{"delta":{},"finish_reason":"stop","index":0}]`, false); err != nil {
+		if err := w.choices("["+lastChoice+"]", false); err != nil {
 			return err
 		}
 	}

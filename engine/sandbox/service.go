@@ -278,6 +278,20 @@ func (s *Service) Status(ctx context.Context) Status {
 	return out
 }
 
+// Health is what needs no look at the driver.
+type Health struct {
+	SetupComplete bool `json:"setup_complete"`
+	Environments  int  `json:"environments"` // that run
+}
+
+// Health returns at once.
+func (s *Service) Health() Health {
+	set := s.Settings()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Health{set.SetupComplete, len(s.running)}
+}
+
 // newID names a sandbox (Spec.ID), and newNonce a boot.
 func (s *Service) newID(agentID string) (string, error) {
 	raw, err := s.random(4)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -36,6 +37,9 @@ func inScope(access *accesskey.Access, a agents.Agent) bool {
 	return access == nil || access.MasterScoped || !a.Address.IsZero() && a.Address == access.Audience
 }
 
+// everything reports a caller who is not confined to one agent.
+func (x *exchange) everything() bool { return x.access == nil || x.access.MasterScoped }
+
 func (s *Server) listAgents(x *exchange) {
 	list := []map[string]any{}
 	for _, a := range s.c.Agents.List() {
@@ -48,11 +52,11 @@ func (s *Server) listAgents(x *exchange) {
 
 func (s *Server) getAgent(x *exchange, id string) {
 	a, err := s.c.Agents.Resolve(id)
-	switch {
-	case err != nil:
-	case a.BuiltIn:
+	if err == nil && a.BuiltIn {
 		err = fault.AgentNotFound
-	case !inScope(x.access, a):
+	}
+	// Whether there is another agent is not for an agent's key to know.
+	if err == nil && !inScope(x.access, a) || errors.Is(err, fault.AgentNotFound) && !x.everything() {
 		err = fault.AgentScopeDenied
 	}
 	if err != nil {
@@ -73,7 +77,7 @@ func (s *Server) reach(x *exchange, id string) (agents.Agent, error) {
 	case !inScope(x.access, a):
 		err = fault.AgentScopeDenied
 	default:
-		err = s.requests.claim(x.access, x.r.Header.Get("Idempotency-Key"), s.c.Now())
+		err = s.claim(x)
 	}
 	return a, err
 }
@@ -185,8 +189,11 @@ func (s *Server) ingest(x *exchange) {
 	if in.AgentID != nil && in.Conversation != nil && strings.TrimSpace(*in.Conversation) != "" && in.Turns != nil {
 		a, err = s.c.Agents.Resolve(*in.AgentID)
 	}
-	if err == nil && !inScope(x.access, a) || err != nil && x.access != nil && !x.access.MasterScoped && fault.Of(err).Code == fault.AgentNotFound {
+	if err == nil && !inScope(x.access, a) || errors.Is(err, fault.AgentNotFound) && !x.everything() {
 		err = fault.AgentScopeDenied
+	}
+	if err == nil {
+		err = s.claim(x)
 	}
 	if err == nil {
 		n, err = s.c.Memory.Ingest(x.r.Context(), a.ID, *in.Conversation, in.Turns)

@@ -17,7 +17,7 @@ type request struct {
 	inside         bool // through the channel
 	configured     bool // a key was ever minted, or an issuer trusted
 	authorization  []string
-	agentHeader    string // X-Osaurus-Agent-Id
+	agentHeaders   []string // X-Osaurus-Agent-Id
 	peerInference  bool
 	requireChannel bool
 }
@@ -79,8 +79,10 @@ func limits(q request, a accesskey.Access, sameAgent func(accesskey.Access, stri
 	if inference(q.path) && !q.peerInference {
 		return verdict{}, fault.PeerInferenceDisabled
 	}
-	if q.agentHeader != "" && !sameAgent(a, q.agentHeader) {
-		return verdict{}, fault.AgentScopeGate
+	for _, named := range q.agentHeaders {
+		if named != "" && !sameAgent(a, named) {
+			return verdict{}, fault.AgentScopeGate
+		}
 	}
 	v.empty = !q.peerInference
 	return v, nil

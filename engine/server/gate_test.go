@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -43,7 +44,7 @@ func TestGateVectors(t *testing.T) {
 		}
 		_, err := decide(request{
 			method: method, path: c.Path, public: public(c.Path), trusted: c.Trusted, physical: c.Physical || c.Trusted, inside: c.Inside, configured: !c.Fresh,
-			authorization: c.Authorization, agentHeader: c.Header, peerInference: c.Sharing, requireChannel: c.Require,
+			authorization: c.Authorization, agentHeaders: []string{c.Header}, peerInference: c.Sharing, requireChannel: c.Require,
 		}, validate, same)
 		got := "pass"
 		if err != nil {
@@ -78,7 +79,7 @@ func TestGateLaws(t *testing.T) {
 			method: rapid.SampledFrom([]string{"GET", "POST", "DELETE", "HEAD"}).Draw(t, "method"), path: rapid.SampledFrom(paths).Draw(t, "path"),
 			inside: flag("inside"), physical: flag("physical"), configured: flag("configured"), peerInference: flag("sharing"), requireChannel: flag("require"),
 			authorization: rapid.SliceOfN(rapid.SampledFrom([]string{"Bearer owner", "bearer agent", "Bearer stranger", "Basic owner", "Bearer", ""}), 0, 2).Draw(t, "authorization"),
-			agentHeader:   rapid.SampledFrom([]string{"", "own", "other"}).Draw(t, "header"),
+			agentHeaders:  rapid.SliceOfN(rapid.SampledFrom([]string{"", "own", "other"}), 0, 3).Draw(t, "headers"),
 		}
 		q.public, q.trusted = public(q.path), q.physical && flag("trusted")
 		v, err := decide(q, validate, same)
@@ -92,7 +93,7 @@ func TestGateLaws(t *testing.T) {
 			t.Errorf("a stranger comes in: %+v", q)
 		case err == nil && invalid == nil && !access.MasterScoped && !v.known:
 			t.Errorf("an agent's key is taken for the owner: %+v", q)
-		case err == nil && v.known && !v.access.MasterScoped && (admin(q.path) || q.agentHeader == "other"):
+		case err == nil && v.known && !v.access.MasterScoped && (admin(q.path) || slices.Contains(q.agentHeaders, "other")):
 			t.Errorf("an agent's key reaches further than its agent: %+v", q)
 		case err == nil && !q.physical && !q.inside && (q.requireChannel || needsChannel(q.method, q.path)):
 			t.Errorf("in the open: %+v", q)

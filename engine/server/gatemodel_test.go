@@ -187,6 +187,9 @@ func gateModel(in gateInput, h *host) gateWant {
 	if in.agentHeader != "" {
 		fields++
 	}
+	if in.host != "" && !in.inside {
+		fields++
+	}
 	if fields > MaxHeaderFields {
 		return gateWant{status: 431, body: `{"error":{"message":"Request header fields too large","type":"request_header_fields_too_large"}}`}
 	}
@@ -328,7 +331,9 @@ func modelAgent(h *host, id, kind string, owner bool) gateWant {
 			return gateWant{status: 200, holds: []string{string(raw), a.Address.Lower()}}
 		}
 	}
-	if len(id) == 36 || len(id) == 42 && strings.HasPrefix(id, "0x") {
+	if known := len(id) == 36 || len(id) == 42 && strings.HasPrefix(id, "0x"); known && !owner {
+		return gateWant{status: 403, body: e3("agent_scope_denied", "This access key is limited to its agent.")}
+	} else if known {
 		return gateWant{status: 404, body: e3("agent_not_found", "No such agent on this host.")}
 	}
 	return gateWant{status: 400, body: e3("invalid_agent_id", "The agent id is neither a UUID nor an address.")}

@@ -38,6 +38,9 @@ func (s *Server) chat(x *exchange) {
 	if err == nil {
 		req, err = runner.ParseRequest(raw)
 	}
+	if err == nil {
+		err = s.claim(x)
+	}
 	var done func()
 	if err == nil {
 		done, err = s.passThrough(x, req)
@@ -50,7 +53,7 @@ func (s *Server) chat(x *exchange) {
 }
 
 func (s *Server) passThrough(x *exchange, req runner.Request) (func(), error) {
-	stream := req.Stream || strings.Contains(x.r.Header.Get("Accept"), "text/event-stream")
+	stream := req.Stream || strings.Contains(strings.ToLower(x.r.Header.Get("Accept")), "text/event-stream")
 	answer, err := s.c.Runner.Complete(x.r.Context(), x.caller(), req, stream)
 	if err != nil {
 		return nil, err
@@ -62,6 +65,7 @@ func (s *Server) passThrough(x *exchange, req runner.Request) (func(), error) {
 			return
 		}
 		emit := x.stream()
+		_ = emit(nil, true) // the stream begins before the provider is asked
 		if err := answer.Events(emit); err != nil {
 			_ = emit(append(fault.Event(err), "data: [DONE]\n\n"...), true) // the caller may be gone
 		}

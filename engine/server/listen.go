@@ -1,12 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	srv := &http.Server{
 		// An answer's deadline begins with its request and moves with each write.
 		Handler: s, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout, MaxHeaderBytes: MaxHeaderBytes,
-		ErrorLog: nil, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		DisableGeneralOptionsHandler: true, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	gate := &connections{most: s.c.Settings().MaxConnections, bySource: map[netip.Addr]int{}}
 	failed := make(chan error, len(listeners))
@@ -131,6 +133,66 @@ func remoteAddr(c net.Conn) netip.Addr {
 type conn struct {
 	net.Conn
 	leave func()
+
+	framing framing
+	served  int64 // requests that reached the handler; it runs one at a time
+}
+
+type connKey struct{}
+
+// twoLengths reports whether a request gave its length twice. It is asked once
+// for each.
+func twoLengths(r *http.Request) bool {
+	c, ok := r.Context().Value(connKey{}).(*conn)
+	if !ok {
+		return false
+	}
+	c.served++
+	return c.framing.refuses(c.served)
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.framing.feed(p[:n])
+	return n, err
+}
+
+// Write implements net.Conn. What net/http itself says of a head it refuses
+// becomes what we say.
+func (c *conn) Write(p []byte) (int, error) {
+	code, refused := refusedHead(p)
+	if !refused {
+		return c.Conn.Write(p)
+	}
+	if _, err := c.Conn.Write(rawReply(code)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// refusedHead recognises net/http's own answers, which have these two fields
+// and no date.
+func refusedHead(p []byte) (fault.Code, bool) {
+	head, _, own := bytes.Cut(p[:min(len(p), 512)], []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"))
+	switch {
+	case !own:
+	case bytes.HasPrefix(head, []byte("HTTP/1.1 400 ")):
+		return fault.BadRequest, true
+	case bytes.HasPrefix(head, []byte("HTTP/1.1 431 ")):
+		return fault.HeadersTooLarge, true
+	}
+	return 0, false
+}
+
+// rawReply is an answer outside net/http.
+func rawReply(code fault.Code) []byte {
+	r := fault.ReplyTo(code)
+	head := fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n", r.Status, http.StatusText(r.Status), r.ContentType, len(r.Body))
+	if r.Status == http.StatusServiceUnavailable {
+		head += "Retry-After: 1\r\n"
+	}
+	return append([]byte(head+"\r\n"), r.Body...)
 }
 
 // Close implements net.Conn.
@@ -149,10 +211,8 @@ var lingering = make(chan struct{}, maxLingering)
 // the accept loop is not held up. Closing at once with a request unread would
 // reset the connection and lose the reply, so the close waits a little.
 func overloaded(c net.Conn) {
-	r := fault.ReplyTo(fault.ServerOverloaded)
-	head := "HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + r.ContentType + "\r\nContent-Length: " + strconv.Itoa(len(r.Body)) + "\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 	_ = c.SetDeadline(time.Now().Add(time.Second))
-	_, _ = c.Write(append([]byte(head), r.Body...)) // it is turned away either way
+	_, _ = c.Write(rawReply(fault.ServerOverloaded)) // it is turned away either way
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.CloseWrite()
 	}

@@ -254,7 +254,11 @@ func (s *Server) getTask(x *exchange, id string) {
 }
 
 func (s *Server) cancelTask(x *exchange, id string) {
-	if err := s.c.Runner.Cancel(x.caller(), id); err != nil {
+	err := s.claim(x)
+	if err == nil {
+		err = s.c.Runner.Cancel(x.caller(), id)
+	}
+	if err != nil {
 		x.refuse(s, err)
 		return
 	}

@@ -119,7 +119,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, inner bool) {
 		w = &x.held.deadlines
 		x.w = w
 	}
-	if err := checkHead(r); err != nil {
+	if err := checkHead(r, inner); err != nil {
+		w.Header().Set("Connection", "close")
 		x.refuse(s, err)
 		return
 	}
@@ -161,10 +162,16 @@ func header(r *http.Request, canonical string) string {
 	return ""
 }
 
-// checkHead refuses what net/http lets through: too many fields, and targets
-// in absolute form.
-func checkHead(r *http.Request) error {
+// checkHead refuses what net/http lets through: too many fields, two lengths,
+// and targets in absolute form.
+func checkHead(r *http.Request, inner bool) error {
 	fields, size := 0, 0
+	if !inner { // what net/http took out
+		fields = min(len(r.Host), 1) + len(r.TransferEncoding)
+		if twoLengths(r) {
+			return fault.BadRequest
+		}
+	}
 	for name, values := range r.Header {
 		fields += len(values)
 		for _, v := range values {
@@ -204,7 +211,7 @@ func (s *Server) authorise(x *exchange) error {
 	r := x.r
 	q := request{
 		method: r.Method, path: x.path, public: public(x.path), trusted: x.trusted, physical: physicalLoopback(r), inside: channel.Inside(r.Context()),
-		configured: s.c.Keys.Configured(), authorization: r.Header["Authorization"], agentHeader: header(r, "X-Osaurus-Agent-Id"),
+		configured: s.c.Keys.Configured(), authorization: r.Header["Authorization"], agentHeaders: r.Header["X-Osaurus-Agent-Id"],
 		peerInference: x.settings.PeerInference, requireChannel: x.settings.RequireChannel,
 	}
 	key := source(r)
@@ -266,6 +273,12 @@ func (x *exchange) refuse(s *Server, err error) {
 // master's key.
 func (x *exchange) owner() bool {
 	return x.access == nil && x.trusted || x.access != nil && x.access.MasterScoped
+}
+
+// claim errors: fault.DuplicateRequest. It is asked once nothing else speaks
+// against a request, so that one that was refused can be sent again.
+func (s *Server) claim(x *exchange) error {
+	return s.requests.claim(x.access, header(x.r, "Idempotency-Key"), s.c.Now())
 }
 
 func (x *exchange) caller() runner.Caller { return runner.Caller{Access: x.access} }

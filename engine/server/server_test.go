@@ -402,11 +402,14 @@ func TestRawClients(t *testing.T) {
 		"bad Content-Length": {"POST /pair HTTP/1.1\r\n" + at + "Content-Length: x\r\n\r\n", "400"},
 		"negative length":    {"POST /pair HTTP/1.1\r\n" + at + "Content-Length: -1\r\n\r\n", "400"},
 		"two lengths":        {"POST /pair HTTP/1.1\r\n" + at + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", "400"},
-		"both lengths":       {"POST /pair HTTP/1.1\r\n" + at + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"},
+		"both lengths":       {"GET /health HTTP/1.1\r\n" + at + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"},
+		"both, other order":  {"GET /health HTTP/1.1\r\n" + at + "transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n0\r\n\r\n", "400"},
+		"chunked alone":      {"GET /health HTTP/1.1\r\n" + at + "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n", "200"},
+		"OPTIONS of all":     {"OPTIONS * HTTP/1.1\r\n" + at + "Connection: close\r\n\r\n", "204"},
 		"absolute form":      {"GET http://127.0.0.1/health HTTP/1.1\r\n" + at + "\r\n", "400"},
 		"no host":            {"GET / HTTP/1.1\r\n\r\n", "400"},
-		"201 fields":         {"GET / HTTP/1.1\r\n" + at + strings.Repeat("X: y\r\n", 201) + "\r\n", "431"},
-		"200 fields":         {"GET / HTTP/1.1\r\n" + at + strings.Repeat("X: y\r\n", 199) + "Connection: close\r\n\r\n", "200"},
+		"201 fields":         {"GET / HTTP/1.1\r\n" + at + strings.Repeat("X: y\r\n", 200) + "\r\n", "431"},
+		"200 fields":         {"GET / HTTP/1.1\r\n" + at + strings.Repeat("X: y\r\n", 198) + "Connection: close\r\n\r\n", "200"},
 		"huge field":         {"GET / HTTP/1.1\r\n" + at + "X: " + strings.Repeat("y", MaxHeaderBytes+8192) + "\r\n\r\n", "431"},
 		"lies about length":  {"POST /pair HTTP/1.1\r\n" + at + "Content-Length: 99\r\n\r\nshort", "400"},
 	} {
@@ -529,6 +532,20 @@ func TestThroughTheChannel(t *testing.T) {
 	}
 	if resp, body := post("/agents/"+h.agent.ID+"/run", run, "Idempotency-Key", "k"); resp.StatusCode != 409 || !strings.Contains(body, "duplicate_request") {
 		t.Error("second use of an idempotency key:", resp.StatusCode, body)
+	}
+	// It is one key for all that does something; what was refused can be sent again.
+	ingest := `{"agent_id":"` + h.agent.ID + `","conversation_id":"c","turns":[]}`
+	if resp, body := post("/memory/ingest", ingest, "Idempotency-Key", "k"); resp.StatusCode != 409 {
+		t.Error("the key of a run for another request:", resp.StatusCode, body)
+	}
+	for i, want := range []int{400, 200, 409} {
+		in := ingest
+		if i == 0 {
+			in = "{}"
+		}
+		if resp, body := post("/memory/ingest", in, "Idempotency-Key", "l"); resp.StatusCode != want {
+			t.Errorf("ingest %d: %d %s", i, resp.StatusCode, body)
+		}
 	}
 	if resp, body := post("/pair", strings.Repeat("x", MaxPairingBody+1)); resp.StatusCode != 413 {
 		t.Error("an inner body over the pairing limit:", resp.StatusCode, body)
