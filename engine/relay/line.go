@@ -67,6 +67,7 @@ var (
 	errNobody     = errors.New("relay: no agent is wanted here")
 	errRestarting = errors.New("relay: the relay restarts")
 	errRefused    = errors.New("relay: the relay refused the signature; is the clock right?")
+	errTurnedAway = errors.New("relay: the relay refused")
 	errReopen     = errors.New("relay: too many changes for this socket")
 	errProtocol   = errors.New("relay: the relay broke the protocol")
 	errNoReply    = errors.New("relay: no reply within ten seconds")
@@ -101,8 +102,12 @@ func (l *line) run(ctx context.Context) {
 			old = s
 			continue
 		}
+		state := Connecting
+		if errors.Is(err, errRefused) || errors.Is(err, errTurnedAway) {
+			state = Failed
+		}
 		for a := range l.wants() {
-			l.t.set(a, Connecting, "", err.Error())
+			l.t.set(a, state, "", err.Error())
 		}
 		l.t.c.Log("relay_disconnected", slog.String("reason", err.Error()))
 		if !l.pause(ctx, delay.next(err)) {

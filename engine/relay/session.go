@@ -146,7 +146,7 @@ func (s *session) awaitType(ctx context.Context, want wire.Type) (wire.Frame, er
 		case f.Type == wire.AuthError && f.Error == wire.SignatureFailed:
 			return wire.Frame{}, errRefused
 		case f.Type == wire.AuthError:
-			return wire.Frame{}, fmt.Errorf("relay: the relay refused: %.64q", f.Error)
+			return wire.Frame{}, fmt.Errorf("%w: %.64q", errTurnedAway, f.Error)
 		case f.Type == wire.Error && f.Error == wire.Restarting:
 			return wire.Frame{}, errRestarting
 		}
@@ -169,7 +169,7 @@ func (s *session) accepted(f wire.Frame, signed map[string]Agent) error {
 			delete(signed, key)
 		}
 	}
-	if len(s.held) == 0 {
+	if len(s.held) == 0 && len(f.Rejected) == 0 {
 		return errProtocol
 	}
 	s.l.t.c.Log("relay_connected", slog.Int("agents", len(s.held)))
@@ -240,6 +240,7 @@ func (s *session) read(ctx context.Context) error {
 				}
 				continue
 			}
+			s.removed(f.Address)
 			s.answered(f)
 		case wire.AgentAdded:
 			s.added(f)
@@ -318,6 +319,24 @@ func (s *session) superseded(text string) error {
 		return errNobody
 	}
 	return nil
+}
+
+// removed gives up an address that the relay no longer carries, though nobody
+// asked it to: who did has given it up before.
+func (s *session) removed(text string) {
+	a, err := address.Parse(strings.ToLower(text))
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	_, had := s.held[a]
+	delete(s.held, a)
+	s.mu.Unlock()
+	if !had {
+		return
+	}
+	s.endCalls(func(c *call) bool { return c.agent.Address == a })
+	s.l.t.set(a, Disconnected, "", "the relay gave the agent up")
 }
 
 // endCalls cancels requests; nothing more is sent for them.

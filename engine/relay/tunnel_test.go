@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -298,6 +299,102 @@ func TestSuperseded(t *testing.T) {
 		r.tunnel.Reclaim(a)
 		if auth := r.accept(r.dialled()); len(auth.Agents) != 1 || auth.Agents[0].Address != a.String() {
 			t.Error("not taken back when asked for")
+		}
+	})
+}
+
+// TestGivenUp: the relay no longer carries an agent, and nobody asked for it.
+func TestGivenUp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, 2)
+		ended := make(chan error, 1)
+		r.served = func(_ http.ResponseWriter, q *http.Request) {
+			<-q.Context().Done()
+			ended <- q.Context().Err()
+		}
+		c := r.open()
+		r.ask(c, "1", "GET", "/", "")
+		c.put(`{"type":"agent_removed","address":%q}`, r.keys.list[0].Address.Lower())
+		if err := <-ended; err == nil {
+			t.Error("its request goes on")
+		}
+		if got := r.states(); !strings.Contains(got, "disconnected") || !strings.Contains(got, ",connected") && !strings.Contains(got, "connected,") || r.tunnel.URL(r.keys.list[0].Address) != "" {
+			t.Error(got)
+		}
+		r.ask(c, "2", "GET", "/", "")
+		if f := c.take(t); f.ID != "2" || f.Status != http.StatusBadGateway {
+			t.Errorf("a request for it: %+v", f)
+		}
+	})
+}
+
+// TestOddFrames are answered as far as they can be: requests with long ids, and
+// pings whose time is none.
+func TestOddFrames(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		r.served = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
+		c := r.open()
+		r.ask(c, strings.Repeat("i", wire.MaxID), "GET", "/", "")
+		if f := c.take(t); f.Status != http.StatusOK {
+			t.Errorf("an id at the limit: %+v", f)
+		}
+		r.ask(c, strings.Repeat("i", 10_000), "GET", "/", "")
+		synctest.Wait()
+		if raw := <-c.out; !strings.Contains(string(raw), `"status":200`) {
+			t.Errorf("a long id: %.100s", raw)
+		}
+		for _, ts := range []string{`1.5`, `"5"`, `{}`, `null`} {
+			c.put(`{"type":"ping","ts":%s}`, ts)
+			if f := c.take(t); f.Type != wire.Pong || f.TS == nil || *f.TS != time.Now().Unix() {
+				t.Errorf("a ping at %s: %+v", ts, f)
+			}
+		}
+		for _, frame := range []string{`{"type":"request","id":"1","path":"/","headers":{}}`, `{"type":"request","id":"1","method":null,"path":"","headers":{}}`, `{"type":"request","id":"1","method":"GET","path":"/"}`} {
+			c.put("%s", frame)
+			if f := c.take(t); f.Type != "" {
+				t.Errorf("%s: %+v", frame, f)
+			}
+		}
+	})
+}
+
+// TestOlderRelayTakesNobody: it keeps the socket, and each is asked for again.
+func TestOlderRelayTakesNobody(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		c := r.dialled()
+		a := r.keys.list[0].Address
+		c.put(`{"type":"challenge","nonce":"%064x"}`, 7)
+		c.take(t)
+		c.put(`{"type":"auth_ok","agents":[],"rejected":[{"address":%q,"reason":"already_registered"}]}`, a.Lower())
+		if f := c.take(t); f.Type != wire.RequestChallenge || c.isClosed() {
+			t.Fatalf("%+v", f)
+		}
+		c.put(`{"type":"challenge","nonce":"%064x"}`, 8)
+		if f := c.take(t); f.Type != wire.AddAgent {
+			t.Fatalf("%+v", f)
+		}
+		c.put(`{"type":"error","error":"address_already_registered"}`)
+		if got := r.states(); got != "error" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestRefusalShows: after the last try the status is the error.
+func TestRefusalShows(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		for range maxRefusals {
+			c := r.latest()
+			c.put(`{"type":"challenge","nonce":"%064x"}`, 7)
+			c.take(t)
+			c.put(`{"type":"auth_error","error":"signature_verification_failed"}`)
+		}
+		pass(24 * time.Hour)
+		if got := r.states(); got != "error" || r.dialled() != nil {
+			t.Error(got)
 		}
 	})
 }

@@ -174,14 +174,14 @@ func (s *Server) presence(w http.ResponseWriter, r *http.Request) {
 		s.newAnswer(w).refuse(http.StatusTooManyRequests, "rate_limited")
 		return
 	}
-	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		writeError(w, http.StatusMethodNotAllowed, "method_not_allowed")
-		return
-	}
 	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !bearer || subtle.ConstantTimeCompare([]byte(token), s.c.PresenceToken.Expose()) != 1 {
 		writeError(w, http.StatusUnauthorized, "unauthorized")
+		return
+	}
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		writeError(w, http.StatusMethodNotAllowed, "method_not_allowed")
 		return
 	}
 	addrs, ok := presenceQuery(r.URL.Query().Get("addresses"))

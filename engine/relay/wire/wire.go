@@ -6,6 +6,7 @@ package wire
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -134,14 +135,24 @@ func Parse(raw []byte) (Frame, error) {
 	if json.Unmarshal(raw, &f) != nil {
 		return salvage(raw)
 	}
-	if !f.valid() {
+	if !f.valid() || f.Type == Request && (f.Method == "" || f.Path == "") && !texts(raw, "method", "path") {
 		return Frame{Type: f.Type, ID: f.ID}, ErrFrame
 	}
 	return f, nil
 }
 
+// texts reports whether all of these fields are there, empty or not.
+func texts(raw []byte, names ...string) bool {
+	var fields map[string]jsontext.Value
+	if json.Unmarshal(raw, &fields) != nil {
+		return false
+	}
+	return !slices.ContainsFunc(names, func(name string) bool { return fields[name].Kind() != '"' })
+}
+
 // salvage takes the id out of a frame that does not parse, for the request it
-// would have answered.
+// would have answered. A ping is one whatever its time is: the answer to it has
+// our own then.
 func salvage(raw []byte) (Frame, error) {
 	var any map[string]jsontext.Value
 	if json.Unmarshal(raw, &any) != nil {
@@ -149,6 +160,9 @@ func salvage(raw []byte) (Frame, error) {
 	}
 	var f Frame
 	_ = json.Unmarshal(any["type"], &f.Type) // it stays empty
+	if f.Type == Ping {
+		return f, nil
+	}
 	_ = json.Unmarshal(any["id"], &f.ID)
 	if len(f.ID) > MaxID {
 		f.ID = ""
@@ -164,10 +178,12 @@ func (f *Frame) valid() bool {
 		return f.validID() && f.Status != 0 && validHeaders(f.Headers)
 	case StreamChunk:
 		return f.validID() && within(f.Data, MaxChunk)
-	case StreamEnd, Cancel:
+	case StreamEnd:
 		return f.validID()
-	case Request:
-		return f.validID() && f.Method != "" && f.Path != "" && f.Headers != nil // how many is the host's to judge
+	case Cancel:
+		return f.ID != ""
+	case Request: // the limits are those of frames to the relay
+		return f.ID != "" && f.Headers != nil
 	case Auth:
 		return validNonce(f.Nonce) && len(f.Agents) <= 1<<16
 	case AddAgent:
