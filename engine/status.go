@@ -185,7 +185,7 @@ func (e *Engine) storeStates() map[string]string {
 		states["error"] = err.Error()
 	}
 	for _, st := range s.Stores {
-		states[string(st.ID)] = cmp.Or(string(st.Issue), string(st.State))
+		states[string(st.ID)] = cmp.Or(string(st.Issue), st.State)
 	}
 	return states
 }
