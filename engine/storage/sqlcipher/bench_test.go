@@ -215,7 +215,7 @@ func BenchmarkStores(b *testing.B) {
 		var n int
 		x.scan(&n, "SELECT count(*) FROM sqlite_master")
 	})
-	b.Run("S10 copy to another key vs VACUUM INTO and sealing", func(b *testing.B) {
+	b.Run("S10 new key vs VACUUM INTO and sealing", func(b *testing.B) {
 		other, err := dek.New(secret.New([]byte("fedcba9876543210fedcba9876543210")))
 		if err != nil {
 			b.Fatal(err)
