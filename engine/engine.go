@@ -237,9 +237,7 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	if e.Agents, err = agents.Open(agents.Config{Dir: e.path("agents"), Account: e.Account, Keys: e.Keys, Retired: e.retired, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
 		return err
 	}
-	if e.Peers, err = pairing.OpenPeers(e.Storage.Document("identity/peers.json"), e.store, p.Now); err != nil {
-		return err
-	}
+	e.Peers = pairing.OpenPeers(e.Storage.Document("identity/peers.json"), e.store, p.Now)
 	if err = e.declareStores(); err != nil {
 		return err
 	}

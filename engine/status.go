@@ -46,8 +46,11 @@ func (e *Engine) Status(ctx context.Context) Status {
 	id, idErr := e.Account.Status(ctx)
 	s := Status{
 		Version: e.config.Version, Home: e.config.Home, Serving: e.listening.Load(), Port: e.Server.Port(), Exposed: e.Settings().Expose, Identity: id.State.String(), Acknowledged: id.Acknowledged,
-		Device: id.Device.ID, Keystore: e.store.Strength().String(), Unlocked: e.Agents.Unlocked(), Keys: len(e.Keys.List()), Peers: len(e.Peers.List()),
+		Device: id.Device.ID, Keystore: e.store.Strength().String(), Unlocked: e.Agents.Unlocked(), Keys: len(e.Keys.List()),
 		Provider: e.Provider().BaseURL, InFlight: e.Runner.InFlight(), Approvers: e.Approval.Attached(),
+	}
+	if peers, err := e.Peers.List(); err == nil { // a finding tells why not
+		s.Peers = len(peers)
 	}
 	if !id.Address.IsZero() {
 		s.Address = id.Address.String()
@@ -151,11 +154,6 @@ func (e *Engine) serviceFindings() []Finding {
 	}
 	if e.listening.Load() && len(e.Agents.Addresses()) > 0 && !e.Approval.Attached() {
 		f = append(f, Finding{"approvers", "warning", "Nobody can answer requests to pair", "Each is refused at once. The terminal of osaurus serve, the settings page and the command below answer them.", "osaurus approvals watch"})
-	}
-	for _, a := range e.Agents.List() {
-		if _, err := e.Invites.List(a.ID); err != nil {
-			f = append(f, Finding{"invites", "error", "The invites of " + a.Name + " cannot be read", err.Error() + " Until then none of them lets anybody in.", "osaurus invite list"})
-		}
 	}
 	if e.Settings().Expose {
 		f = append(f, Finding{ID: "exposed", Level: "ok", Title: "The host listens on every interface, so local callers need a key too"})

@@ -105,12 +105,35 @@ func (e *Engine) maintain(ctx context.Context) {
 	}
 }
 
-func (e *Engine) storageFindings(ctx context.Context) []Finding {
-	err := e.Storage.Probe(ctx)
-	var s storage.Status
-	if err == nil {
-		s, err = e.Storage.Status()
+// StorageStatus looks at every store, and reads every record whose list nobody
+// has needed yet.
+func (e *Engine) StorageStatus(ctx context.Context) (storage.Status, error) {
+	if err := e.Storage.Probe(ctx); err != nil {
+		return storage.Status{}, err
 	}
+	if s, err := e.Storage.Status(); err != nil || s.Operation != "" {
+		return s, err // reading would wait for its end
+	}
+	// Storage notes those that cannot be read.
+	_, _ = e.Peers.List()
+	_ = e.Runner.ReadTasks()
+	_, _ = e.Invites.Devices()
+	for _, a := range e.Agents.List() {
+		_, _ = e.Invites.List(a.ID)
+	}
+	return e.Storage.Status()
+}
+
+// ResetStore sets a store, or a record that cannot be read, aside.
+func (e *Engine) ResetStore(ctx context.Context, id storage.ID) error {
+	if _, err := e.StorageStatus(ctx); err != nil {
+		return err
+	}
+	return e.Storage.Reset(ctx, id)
+}
+
+func (e *Engine) storageFindings(ctx context.Context) []Finding {
+	s, err := e.StorageStatus(ctx)
 	if err != nil {
 		return []Finding{{"storage", "error", "The stores cannot be listed", err.Error(), "osaurus storage status"}}
 	}
@@ -123,10 +146,12 @@ func (e *Engine) storageFindings(ctx context.Context) []Finding {
 	case storage.KeyReady, storage.KeyFresh:
 	}
 	for _, st := range s.Stores {
-		if st.State == storage.StateRefused && !st.Waits() {
+		switch {
+		case st.Record():
+			f = append(f, Finding{"record", "error", st.Path + " cannot be read: " + string(st.Issue), st.Explain(), st.Next})
+		case st.State == storage.StateRefused && !st.Waits():
 			f = append(f, Finding{"store", "error", "The store " + string(st.ID) + " stays closed: " + string(st.Issue), st.Explain(), st.Next})
-		}
-		if st.State == storage.StateConverts {
+		case st.State == storage.StateConverts:
 			f = append(f, Finding{"store", "warning", "The store " + string(st.ID) + " is not encrypted with the present key yet", st.Explain(), st.Next})
 		}
 	}

@@ -44,8 +44,8 @@ type StoreStatus struct {
 	Next   string    `json:"next,omitempty"`
 }
 
-// Probe opens every store that should open as it is, so that Status knows those
-// that do not. While an operation runs it does nothing.
+// Probe opens every store that should open as it is, and every record, so that
+// Status knows those that do not. While an operation runs it does nothing.
 func (s *Storage) Probe(ctx context.Context) error {
 	if s.gate.shutOrShutting() {
 		return nil
@@ -59,6 +59,7 @@ func (s *Storage) Probe(ctx context.Context) error {
 		return open || err != nil || act != openEncrypted && act != openPlain
 	})
 	s.mu.Unlock()
+	err = errors.Join(err, s.probeRecords())
 	for _, id := range ids {
 		var issue Issue
 		if e := s.try(ctx, id); e != nil && !errors.As(e, &issue) { // an issue is noted
@@ -89,6 +90,7 @@ func (s *Storage) Status() (Status, error) {
 	for _, id := range ids {
 		out.Stores = append(out.Stores, s.statusOf(id))
 	}
+	out.Stores = append(out.Stores, s.statusOfRecords()...)
 	return out, nil
 }
 
@@ -173,6 +175,10 @@ func (st StoreStatus) Waits() bool {
 	return st.Issue == IssueLocked && empty
 }
 
+// Record reports whether it is a record, which is a sealed file, and no
+// database.
+func (st StoreStatus) Record() bool { return st.ID.path() == "" }
+
 // Explain says in plain words what is the matter.
 func (st StoreStatus) Explain() string {
 	switch {
@@ -182,6 +188,8 @@ func (st StoreStatus) Explain() string {
 		return "An older host left it in plaintext. It is encrypted at its next use."
 	case st.State == StateConverts:
 		return "It has an older key. It gets the present one at its next use."
+	case st.Record() && st.Issue != IssueLocked:
+		return "It does not open, or does not parse. Nothing was changed in it; until it is set aside, what it lists counts for nothing."
 	}
 	return st.Issue.Explain()
 }
