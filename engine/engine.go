@@ -66,6 +66,10 @@ type Config struct {
 
 	// Wait is how long Open waits for another process to leave the home.
 	Wait time.Duration
+
+	// Locked opens a home whose keystore is locked too, to look at what needs
+	// no secret. Whatever needs one is refused.
+	Locked bool
 }
 
 // ErrInUse says that another process holds the home.
@@ -137,11 +141,16 @@ func open(ctx context.Context, p Ports, c Config, rest func(*Engine, context.Con
 		}
 	}()
 	store, err := p.Keystore(c.Home, c.Passphrase)
+	if c.Locked && errors.Is(err, fault.KeystoreLocked) {
+		store, err = keystore.NewLocked(err), nil
+	}
 	if err != nil {
 		return e, err
 	}
 	e.store = store
-	if err := e.openLog(ctx); err != nil {
+	if locked, ok := store.(keystore.Locked); ok {
+		e.logErr = locked.Why()
+	} else if err := e.openLog(ctx); err != nil {
 		e.logErr = err
 		p.Logger.Error("no security log", slog.String("error", err.Error()))
 	}

@@ -100,7 +100,7 @@ func (e *Engine) identityFindings(id identity.Status, err error) []Finding {
 	case id.State == identity.None:
 		f = append(f, Finding{"identity", "warning", "There is no identity yet", "Nothing can be paired without one.", "osaurus identity create"})
 	case id.State == identity.Locked:
-		f = append(f, Finding{"identity", "error", "The keystore is locked", "The identity is there but cannot be read.", "osaurus doctor --passphrase-fd 0"})
+		f = append(f, Finding{"identity", "error", "The keystore is locked", "The identity is there but cannot be read.", nextUnlocked(e.store.Strength())})
 	case id.State == identity.Missing:
 		f = append(f, Finding{"identity", "error", "The identity's key is missing from the keystore", "Restore it from the 24-word phrase; nothing is replaced until you do.", "osaurus identity restore"})
 	case !id.Acknowledged:
@@ -120,8 +120,19 @@ func (e *Engine) identityFindings(id identity.Status, err error) []Finding {
 	return f
 }
 
+// nextUnlocked is how the owner gets at a keystore of a kind.
+func nextUnlocked(kind keystore.Strength) string {
+	if kind == keystore.Passphrase {
+		return "osaurus doctor --passphrase-fd 0"
+	}
+	return "log in to this desktop, so that its keyring opens, then: osaurus doctor"
+}
+
 func (e *Engine) keyFindings() []Finding {
 	var f []Finding
+	if locked, ok := e.store.(keystore.Locked); ok { // whatever else is wrong comes of this
+		return []Finding{{"keystore", "error", "The keystore does not open", locked.Why().Error(), nextUnlocked(locked.Strength())}}
+	}
 	switch e.store.Strength() {
 	case keystore.Unwrapped:
 		f = append(f, Finding{"keystore", "warning", "Secrets are encrypted, but the key lies beside the data", "Whoever copies the home can read them. A passphrase seals the keystore.", "osaurus identity passphrase set"})

@@ -18,6 +18,7 @@ import (
 	"osaurus/engine"
 	"osaurus/engine/control"
 	"osaurus/engine/fault"
+	"osaurus/engine/keystore"
 	"osaurus/engine/pairing"
 )
 
@@ -60,6 +61,7 @@ type app struct {
 	noColor      bool
 	yes          bool
 	passphraseFD int
+	looks        bool // the command is of use without the keystore
 }
 
 // usageError is an error of how the command was written.
@@ -212,6 +214,9 @@ func classify(err error) (exit int, code, next string) {
 	f := fault.Of(err)
 	switch f.Code {
 	case fault.KeystoreLocked:
+		if errors.Is(err, keystore.ErrPassphrase) {
+			return exitLocked, f.Code.Name(), "the same command with --passphrase-fd 0, or at a terminal that can ask"
+		}
 		return exitLocked, f.Code.Name(), nextFor(f.Code.Name())
 	case fault.KeystoreCorrupt, fault.StateCorrupt:
 		return exitIntegrity, f.Code.Name(), "osaurus doctor"
@@ -231,8 +236,8 @@ func nextFor(code string) string {
 		return "osaurus identity create, or with its 24 words: osaurus identity restore"
 	case "master_exists":
 		return "osaurus identity show"
-	case "keystore_locked":
-		return "the same command with --passphrase-fd 0, or at a terminal that can ask"
+	case "keystore_locked": // a host that runs has its passphrase
+		return "log in to this desktop, so that its keyring opens, then the same command"
 	case "foreign_phrase":
 		return "osaurus identity restore --anyway"
 	case "no_model_provider":

@@ -212,7 +212,7 @@ func describe(err error) *Error {
 	if _, ok := errors.AsType[*pairing.Refused](err); ok {
 		e.Code = "refused"
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
+	if _, ok := errors.AsType[net.Error](err); ok && e.Exit != exitLocked { // a keystore may be behind a socket too
 		e.Code, e.Exit = "unreachable", exitUnreachable
 	}
 	describeRelay(e, err)

@@ -45,12 +45,14 @@ func TestDamagedRecord(t *testing.T) {
 		want   fault.Code
 		issue  IssueKind
 	}{
-		"flipped":        {flip(40), fault.StateCorrupt, IssueCorrupt},
-		"flags":          {flip(5), fault.StateCorrupt, IssueCorrupt},
-		"cut":            {func(path string, b []byte) error { return os.WriteFile(path, b[:len(b)-1], 0o600) }, fault.StateCorrupt, IssueCorrupt},
-		"empty":          {func(path string, _ []byte) error { return os.WriteFile(path, nil, 0o600) }, fault.StateCorrupt, IssueCorrupt},
-		"plain":          {func(path string, _ []byte) error { return os.WriteFile(path, []byte("{}"), 0o600) }, fault.StateCorrupt, IssueCorrupt},
-		"a link":         {func(path string, _ []byte) error { return errors.Join(os.Rename(path, path+".x"), os.Symlink(path+".x", path)) }, fault.StateCorrupt, IssueCorrupt},
+		"flipped": {flip(40), fault.StateCorrupt, IssueCorrupt},
+		"flags":   {flip(5), fault.StateCorrupt, IssueCorrupt},
+		"cut":     {func(path string, b []byte) error { return os.WriteFile(path, b[:len(b)-1], 0o600) }, fault.StateCorrupt, IssueCorrupt},
+		"empty":   {func(path string, _ []byte) error { return os.WriteFile(path, nil, 0o600) }, fault.StateCorrupt, IssueCorrupt},
+		"plain":   {func(path string, _ []byte) error { return os.WriteFile(path, []byte("{}"), 0o600) }, fault.StateCorrupt, IssueCorrupt},
+		"a link": {func(path string, _ []byte) error {
+			return errors.Join(os.Rename(path, path+".x"), os.Symlink(path+".x", path))
+		}, fault.StateCorrupt, IssueCorrupt},
 		"another's name": {func(path string, _ []byte) error { return sealAs(path, foreign, "tasks.json") }, fault.StorageLocked, IssueLocked},
 		"a foreign key":  {func(path string, _ []byte) error { return sealAs(path, foreign, "identity/peers.json") }, fault.StorageLocked, IssueLocked},
 	} {

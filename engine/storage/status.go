@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"osaurus/engine/keystore"
 	"osaurus/engine/storage/dek"
 	"osaurus/engine/storage/sqlcipher"
 )
@@ -82,7 +83,7 @@ func (s *Storage) Status() (Status, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Key.Next = key.State.next(exists(s.file(saltFile)))
+	out.Key.Next = s.nextForKey()
 	ids, err := s.known()
 	if err != nil {
 		return Status{}, err
@@ -131,26 +132,34 @@ func (s *Storage) statusOf(id ID) StoreStatus {
 	case encryptThen, rekeyThen:
 		st.State, st.Next = StateConverts, "osaurus storage encrypt"
 	case refuse:
-		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.keyState, exists(s.file(saltFile)))
+		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.nextForKey())
 	case openPlain, openEncrypted:
 	}
 	return st
 }
 
-// next is the command that helps with a key that is not at hand; derived says
-// that the identity gives it again.
-func (k KeyState) next(derived bool) string {
-	switch k {
+// nextForKey is the command that helps with a key that is not at hand. The
+// caller holds s.mu.
+func (s *Storage) nextForKey() string {
+	switch s.keyState {
 	case KeyLocked:
-		return "osaurus storage recover --retry"
+		return nextUnlocked(s.vault.Store.Strength())
 	case KeyMissing:
-		if derived {
+		if exists(s.file(saltFile)) { // the identity gives it again
 			return "osaurus storage recover --from-identity"
 		}
 		return "bring back " + keystoreName + ", then: osaurus storage recover --retry; if it is lost for good: osaurus storage recover --start-over"
 	case KeyReady, KeyFresh:
 	}
 	return ""
+}
+
+// nextUnlocked is how the owner gets at a locked keystore of a kind.
+func nextUnlocked(kind keystore.Strength) string {
+	if kind == keystore.Passphrase {
+		return "osaurus storage recover --retry --passphrase-fd 0"
+	}
+	return "log in to this desktop, so that its keyring opens, then: osaurus storage recover --retry"
 }
 
 // keystoreName is how people are told of the keystore.
@@ -217,12 +226,12 @@ func (k IssueKind) Explain() string {
 }
 
 // next is the command that helps. Nothing that could lose data is named
-// before what cannot.
-func (k IssueKind) next(id ID, key KeyState, derived bool) string {
+// before what cannot; forKey, if any, brings the key back.
+func (k IssueKind) next(id ID, forKey string) string {
 	switch k {
 	case IssueLocked, IssueCorrupt, IssueMissing:
-		if next := key.next(derived); next != "" {
-			return next
+		if forKey != "" {
+			return forKey
 		}
 	case IssueUnexpectedPlaintext, IssueUnsafePath, IssueForwardVersion, IssueMigration, IssueUnknown:
 	}
