@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,19 +156,31 @@ func (e *Engine) storageFindings(ctx context.Context) []Finding {
 			f = append(f, Finding{"store", "warning", "The store " + string(st.ID) + " is not encrypted with the present key yet", st.Explain(), st.Next})
 		}
 	}
-	if left, err := e.Storage.Remains(); err == nil {
-		for _, r := range left {
-			if !r.Kept {
-				f = append(f, Finding{"storage-remains", "warning", "An older host left " + r.Path + " unencrypted", "Nothing here reads it. Delete it, or say that it stays: --keep.", "osaurus storage remains --delete " + r.Path})
-			}
-		}
-	}
+	f = append(f, e.remainsFindings()...)
 	switch {
-	case len(f) > 0:
+	case slices.ContainsFunc(f, func(x Finding) bool { return x.ID != "older-settings" }):
 	case s.Posture == storage.PosturePlaintext:
 		f = append(f, Finding{"storage", "warning", "Databases are kept in plaintext, as you chose", "Whoever copies the home can read chats and memory.", "osaurus storage encrypt"})
 	default:
 		f = append(f, Finding{ID: "storage", Level: "ok", Title: "What is stored is encrypted"})
+	}
+	return f
+}
+
+func (e *Engine) remainsFindings() []Finding {
+	left, err := e.Storage.Remains()
+	if err != nil {
+		return []Finding{{"storage-remains", "warning", "What an older host left cannot be listed", err.Error(), "osaurus storage remains"}}
+	}
+	var f []Finding
+	for _, r := range left {
+		switch {
+		case r.Kept:
+		case strings.HasPrefix(r.Path, "config/"):
+			f = append(f, Finding{"older-settings", "warning", "The settings of an older host were set aside: " + r.Path, "Its port and its exposure were taken over where it says them beyond doubt; all else has its default. Look at the settings, then keep the file or delete it.", "osaurus settings show, then: osaurus storage remains --keep " + r.Path})
+		default:
+			f = append(f, Finding{"storage-remains", "warning", "An older host left " + r.Path + " unencrypted", "Nothing here reads it. Delete it, or say that it stays: --keep.", "osaurus storage remains --delete " + r.Path})
+		}
 	}
 	return f
 }

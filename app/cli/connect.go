@@ -148,7 +148,7 @@ func (a *app) unlocking(wait time.Duration, do func(engine.Ports, engine.Config)
 	switch {
 	case err == nil, !errors.Is(err, fault.KeystoreLocked), needed && !passphrase.IsZero():
 		return err
-	case a.looks && !(needed && a.term.interactive):
+	case a.looks && (!needed || !a.term.interactive):
 		config.Locked = true
 		return do(ports, config)
 	case !needed || !a.term.interactive:
