@@ -140,6 +140,9 @@ func open(ctx context.Context, p Ports, c Config, rest func(*Engine, context.Con
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	if err := narrow(c.Home); err != nil {
+		return e, err
+	}
 	store, err := p.Keystore(c.Home, c.Passphrase)
 	if c.Locked && errors.Is(err, fault.KeystoreLocked) {
 		store, err = keystore.NewLocked(err), nil

@@ -636,3 +636,30 @@ func peersOf(t *testing.T, e *engine.Engine) int {
 	}
 	return len(list)
 }
+
+// TestOpenNarrows: what others could read before a start, they cannot after it.
+func TestOpenNarrows(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	e := openHost(t, ports(), engine.Config{Home: home})
+	if _, err := e.FirstStart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wide := []string{"security.log", "identity", "agents", "keystore.osks"}
+	err := e.Close(t.Context())
+	for _, name := range wide {
+		err = errors.Join(err, os.Chmod(filepath.Join(home, name), 0o777))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e = openHost(t, ports(), engine.Config{Home: home})
+	for _, name := range wide {
+		if info, err := os.Stat(filepath.Join(home, name)); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
