@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -188,10 +189,11 @@ func classify(err error) (exit int, code, next string) {
 		return exitUsage, "usage", e.next
 	}
 	if e, ok := errors.AsType[*control.Error](err); ok {
-		if e.Exit == exitUsage && nextFor(e.Code) == "osaurus doctor" {
-			return e.Exit, e.Code, "osaurus --help"
+		code := cmp.Or(e.Code, "failed") // another host may name none
+		if e.Exit == exitUsage && nextFor(code) == "osaurus doctor" {
+			return e.Exit, code, "osaurus --help"
 		}
-		return e.Exit, e.Code, nextFor(e.Code)
+		return e.Exit, code, nextFor(code)
 	}
 	switch {
 	case errors.Is(err, errConfirm):
