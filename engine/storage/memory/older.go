@@ -122,7 +122,7 @@ func carryEdits(ctx context.Context, tx *sql.Tx) error {
 	}
 	var overrides []any
 	if json.Unmarshal([]byte(text), &overrides) != nil {
-		return nil // the table stays: neither may be lost
+		return nil //nolint:nilerr // the table stays: neither may be lost
 	}
 	for _, e := range edits {
 		overrides = append(overrides, e)
