@@ -125,7 +125,7 @@ func nextUnlocked(kind keystore.Strength) string {
 	if kind == keystore.Passphrase {
 		return "osaurus doctor --passphrase-fd 0"
 	}
-	return "log in to this desktop, so that its keyring opens, then: osaurus doctor"
+	return "unlock the keyring or keychain of this login, then: osaurus doctor"
 }
 
 func (e *Engine) keyFindings() []Finding {

@@ -239,7 +239,7 @@ func nextFor(code string) string {
 	case "master_exists":
 		return "osaurus identity show"
 	case "keystore_locked": // a host that runs has its passphrase
-		return "log in to this desktop, so that its keyring opens, then the same command"
+		return "unlock the keyring or keychain of this login, then the same command"
 	case "foreign_phrase":
 		return "osaurus identity restore --anyway"
 	case "no_model_provider":

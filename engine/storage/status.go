@@ -159,7 +159,7 @@ func nextUnlocked(kind keystore.Strength) string {
 	if kind == keystore.Passphrase {
 		return "osaurus storage recover --retry --passphrase-fd 0"
 	}
-	return "log in to this desktop, so that its keyring opens, then: osaurus storage recover --retry"
+	return "unlock the keyring or keychain of this login, then: osaurus storage recover --retry"
 }
 
 // keystoreName is how people are told of the keystore.
