@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -49,9 +50,16 @@ func (s *Storage) openRecord(rel string, limit int64) ([]byte, error) {
 	return content, err
 }
 
+// recordIssue is why a record cannot be read: it does not open, or what
+// stands in it makes no sense to who reads it.
+type recordIssue struct {
+	kind   IssueKind
+	opened bool
+}
+
 // noteRecord remembers why a record cannot be read. That there is no key is
 // said of the key, and not of each record.
-func (s *Storage) noteRecord(rel string, err error) {
+func (s *Storage) noteRecord(rel string, err error, opened bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil || missing(err) || s.keyState != KeyReady && s.keyState != KeyFresh {
@@ -65,11 +73,11 @@ func (s *Storage) noteRecord(rel string, err error) {
 	case errors.Is(err, fault.StorageLocked):
 		kind = IssueLocked
 	}
-	s.records[rel] = kind
+	s.records[rel] = recordIssue{kind, opened}
 }
 
-// probeRecords finds out anew which records open. Whether what stands in them
-// makes sense is noted when it is read.
+// probeRecords finds out anew which records open. What stands in them is for
+// who reads them.
 func (s *Storage) probeRecords() error {
 	list := slices.Clone(sealedPaths)
 	for _, dir := range sealedDirs {
@@ -84,12 +92,16 @@ func (s *Storage) probeRecords() error {
 		}
 	}
 	s.mu.Lock()
-	clear(s.records)
+	maps.DeleteFunc(s.records, func(rel string, issue recordIssue) bool {
+		return !issue.opened || !exists(s.file(rel)+sealed.Ext) && !exists(s.file(rel))
+	})
 	s.mu.Unlock()
 	for _, rel := range list {
-		if exists(s.file(rel) + sealed.Ext) {
-			_, err := s.openRecord(rel, maxDocument)
-			s.noteRecord(rel, err)
+		if !exists(s.file(rel) + sealed.Ext) {
+			continue
+		}
+		if _, err := s.openRecord(rel, maxDocument); err != nil {
+			s.noteRecord(rel, err, false)
 		}
 	}
 	return nil
@@ -99,9 +111,9 @@ func (s *Storage) probeRecords() error {
 // holds s.mu.
 func (s *Storage) statusOfRecords() []StoreStatus {
 	var list []StoreStatus
-	for rel, kind := range s.records {
-		st := StoreStatus{ID: ID(rel), Path: rel, State: StateRefused, Issue: kind, Next: "osaurus storage recover " + rel + " --reset"}
-		if kind == IssueLocked {
+	for rel, issue := range s.records {
+		st := StoreStatus{ID: ID(rel), Path: rel, State: StateRefused, Issue: issue.kind, Next: "osaurus storage recover " + rel + " --reset"}
+		if issue.kind == IssueLocked {
 			st.Next = "bring back " + keystoreName + ", or: osaurus storage recover " + rel + " --reset"
 		}
 		if exists(s.file(rel) + sealed.Ext) {
@@ -126,7 +138,7 @@ func (s *Storage) setRecordAside(ctx context.Context, rel, reason string) error 
 	if err := s.keyError(); err != nil {
 		return err // it may be well
 	}
-	if s.records[rel] == "" {
+	if _, noted := s.records[rel]; !noted {
 		return fault.WithText(fault.Usage, rel+" can be read; nothing is set aside")
 	}
 	for _, file := range []string{rel + sealed.Ext, rel} {
@@ -151,6 +163,8 @@ func (s *Storage) retryRecord(ctx context.Context, rel string) error {
 		return nil
 	}
 	_, err := s.openRecord(rel, maxDocument)
-	s.noteRecord(rel, err)
+	if err != nil {
+		s.noteRecord(rel, err, false)
+	}
 	return err
 }

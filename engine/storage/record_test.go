@@ -132,6 +132,9 @@ func TestRecordThatDoesNotParse(t *testing.T) {
 	if err := s.ReadSealed(t.Context(), rel, maxDocument, refuse); !errors.Is(err, fault.StateCorrupt) {
 		t.Fatal(err)
 	}
+	if told := recordIssues(t, s); told[rel].Issue != IssueCorrupt { // though it opens
+		t.Errorf("told: %+v", told)
+	}
 	must(t, s.Reset(t.Context(), rel))
 	if exists(s.file(rel)+sealed.Ext) || exists(s.file(rel)) {
 		t.Error("it is still there")

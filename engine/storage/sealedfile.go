@@ -65,8 +65,12 @@ func (s *Storage) ReadSealed(ctx context.Context, rel string, limit int64, parse
 		return err
 	}
 	defer s.gate.leave()
-	err := s.readSealed(rel, limit, parse)
-	s.noteRecord(rel, err)
+	opened := false
+	err := s.readSealed(rel, limit, func(content []byte) error {
+		opened = true
+		return parse(content)
+	})
+	s.noteRecord(rel, err, opened)
 	return err
 }
 
