@@ -57,14 +57,14 @@ func TestDoctorAsks(t *testing.T) {
 	if f := found("approvers"); f.ID != "" {
 		t.Errorf("somebody can approve: %+v", f)
 	}
-	if f := found("invites"); f.ID != "" {
+	if f := found("record"); f.ID != "" {
 		t.Errorf("no invite yet: %+v", f)
 	}
 	dir := filepath.Join(home, "agent-invites")
 	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, h.agent().AgentID+".json"), []byte("{"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if f := found("invites"); f.Level != "error" || f.Next == "" {
+	if f := found("record"); f.Level != "error" || f.Next == "" || !strings.Contains(f.Title, "agent-invites/") {
 		t.Errorf("a ledger that cannot be read: %+v", f)
 	}
 }

@@ -66,6 +66,10 @@ type Config struct {
 
 	// Wait is how long Open waits for another process to leave the home.
 	Wait time.Duration
+
+	// Locked opens a home whose keystore is locked too, to look at what needs
+	// no secret. Whatever needs one is refused.
+	Locked bool
 }
 
 // ErrInUse says that another process holds the home.
@@ -136,12 +140,20 @@ func open(ctx context.Context, p Ports, c Config, rest func(*Engine, context.Con
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	if err := narrow(c.Home); err != nil {
+		return e, err
+	}
 	store, err := p.Keystore(c.Home, c.Passphrase)
+	if c.Locked && errors.Is(err, fault.KeystoreLocked) {
+		store, err = keystore.NewLocked(err), nil
+	}
 	if err != nil {
 		return e, err
 	}
 	e.store = store
-	if err := e.openLog(ctx); err != nil {
+	if locked, ok := store.(keystore.Locked); ok {
+		e.logErr = locked.Why()
+	} else if err := e.openLog(ctx); err != nil {
 		e.logErr = err
 		p.Logger.Error("no security log", slog.String("error", err.Error()))
 	}
@@ -237,9 +249,7 @@ func (e *Engine) assemble(ctx context.Context) (err error) {
 	if e.Agents, err = agents.Open(agents.Config{Dir: e.path("agents"), Account: e.Account, Keys: e.Keys, Retired: e.retired, Now: p.Now, Rand: p.Rand, Log: e.Event}); err != nil {
 		return err
 	}
-	if e.Peers, err = pairing.OpenPeers(e.Storage.Document("identity/peers.json"), e.store, p.Now); err != nil {
-		return err
-	}
+	e.Peers = pairing.OpenPeers(e.Storage.Document("identity/peers.json"), e.store, p.Now)
 	if err = e.declareStores(); err != nil {
 		return err
 	}

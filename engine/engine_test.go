@@ -469,8 +469,8 @@ func TestDamagedHomes(t *testing.T) {
 		"wrong passphrase": {func(string) error { return nil }, secret.New([]byte("wrong")), fault.KeystoreLocked, ""},
 		"empty keystore":   {func(h string) error { return os.Truncate(filepath.Join(h, "keystore.osks"), 0) }, sealed, fault.KeystoreCorrupt, ""},
 		"settings":         {func(h string) error { return overwrite(h, "config/server.json", "{") }, sealed, errAny, ""},
-		"tasks":            {func(h string) error { return overwrite(h, "tasks.json", "{") }, sealed, fault.StateCorrupt, ""},
-		"peers":            {func(h string) error { return overwrite(h, "identity/peers.json", "{") }, sealed, errAny, ""},
+		"tasks":            {func(h string) error { return overwrite(h, "tasks.json", "{") }, sealed, nil, "record"},
+		"peers":            {func(h string) error { return overwrite(h, "identity/peers.json", "{") }, sealed, nil, "record"},
 		"log":              {func(h string) error { return overwrite(h, "security.log", "garbage\n") }, sealed, nil, "log"},
 		"log cut":          {func(h string) error { return overwrite(h, "security.log", "") }, sealed, nil, "log"},
 		"agent record":     {func(h string) error { return overwrite(h, "agents/11111111-1111-4111-8111-111111111111.json", "{") }, sealed, nil, "agent-file"},
@@ -625,5 +625,41 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	}
 	if bytes.Contains(log.Bytes(), bytes.Join(words[:2], []byte(" "))) || bytes.Contains(log.Bytes(), []byte("osk-v1.")) {
 		t.Errorf("the log holds a secret: %s", &log)
+	}
+}
+
+func peersOf(t *testing.T, e *engine.Engine) int {
+	t.Helper()
+	list, err := e.Peers.List()
+	if err != nil {
+		t.Error(err)
+	}
+	return len(list)
+}
+
+// TestOpenNarrows: what others could read before a start, they cannot after it.
+func TestOpenNarrows(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	e := openHost(t, ports(), engine.Config{Home: home})
+	if _, err := e.FirstStart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wide := []string{"security.log", "identity", "agents", "keystore.osks"}
+	err := e.Close(t.Context())
+	for _, name := range wide {
+		err = errors.Join(err, os.Chmod(filepath.Join(home, name), 0o777))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e = openHost(t, ports(), engine.Config{Home: home})
+	for _, name := range wide {
+		if info, err := os.Stat(filepath.Join(home, name)); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

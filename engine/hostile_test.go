@@ -128,7 +128,7 @@ func TestOnTheNetwork(t *testing.T) {
 		t.Errorf("without a key: %d %s", status, text)
 	}
 	third := start(t, t.TempDir())
-	if _, err := third.Pair(t.Context(), alice.agent(), "x"); err == nil || len(third.Peers.List()) != 0 || len(alice.Keys.List()) != 1 {
+	if _, err := third.Pair(t.Context(), alice.agent(), "x"); err == nil || peersOf(t, third.Engine) != 0 || len(alice.Keys.List()) != 1 {
 		t.Errorf("paired while no owner was there: %v", err)
 	}
 }

@@ -30,10 +30,10 @@ type settingsStore struct {
 
 func (s *settingsStore) load(home string) (err error) {
 	s.home, s.wake = home, make(chan struct{})
-	if s.current, err = settings.Load(s.file("server"), settings.DefaultServer()); err != nil {
+	if s.current, err = settings.Adopt(s.file("server"), settings.DefaultServer(), settings.TakeServer); err != nil {
 		return err
 	}
-	s.provider, err = settings.Load(s.file("provider"), settings.Provider{})
+	s.provider, err = settings.Adopt(s.file("provider"), settings.Provider{}, nil)
 	return err
 }
 

@@ -47,8 +47,11 @@ func (e *Engine) Status(ctx context.Context) Status {
 	id, idErr := e.Account.Status(ctx)
 	s := Status{
 		Version: e.config.Version, Home: e.config.Home, Serving: e.listening.Load(), Port: e.Server.Port(), Exposed: e.Settings().Expose, Identity: id.State.String(), Acknowledged: id.Acknowledged,
-		Device: id.Device.ID, Keystore: e.store.Strength().String(), Unlocked: e.Agents.Unlocked(), Keys: len(e.Keys.List()), Peers: len(e.Peers.List()),
+		Device: id.Device.ID, Keystore: e.store.Strength().String(), Unlocked: e.Agents.Unlocked(), Keys: len(e.Keys.List()),
 		Provider: e.Provider().BaseURL, InFlight: e.Runner.InFlight(), Approvers: e.Approval.Attached(),
+	}
+	if peers, err := e.Peers.List(); err == nil { // a finding tells why not
+		s.Peers = len(peers)
 	}
 	if !id.Address.IsZero() {
 		s.Address = id.Address.String()
@@ -98,7 +101,7 @@ func (e *Engine) identityFindings(id identity.Status, err error) []Finding {
 	case id.State == identity.None:
 		f = append(f, Finding{"identity", "warning", "There is no identity yet", "Nothing can be paired without one.", "osaurus identity create"})
 	case id.State == identity.Locked:
-		f = append(f, Finding{"identity", "error", "The keystore is locked", "The identity is there but cannot be read.", "osaurus doctor --passphrase-fd 0"})
+		f = append(f, Finding{"identity", "error", "The keystore is locked", "The identity is there but cannot be read.", nextUnlocked(e.store.Strength())})
 	case id.State == identity.Missing:
 		f = append(f, Finding{"identity", "error", "The identity's key is missing from the keystore", "Restore it from the 24-word phrase; nothing is replaced until you do.", "osaurus identity restore"})
 	case !id.Acknowledged:
@@ -118,8 +121,19 @@ func (e *Engine) identityFindings(id identity.Status, err error) []Finding {
 	return f
 }
 
+// nextUnlocked is how the owner gets at a keystore of a kind.
+func nextUnlocked(kind keystore.Strength) string {
+	if kind == keystore.Passphrase {
+		return "osaurus doctor --passphrase-fd 0"
+	}
+	return "unlock the keyring or keychain of this login, then: osaurus doctor"
+}
+
 func (e *Engine) keyFindings() []Finding {
 	var f []Finding
+	if locked, ok := e.store.(keystore.Locked); ok { // whatever else is wrong comes of this
+		return []Finding{{"keystore", "error", "The keystore does not open", locked.Why().Error(), nextUnlocked(locked.Strength())}}
+	}
 	switch e.store.Strength() {
 	case keystore.Unwrapped:
 		f = append(f, Finding{"keystore", "warning", "Secrets are encrypted, but the key lies beside the data", "Whoever copies the home can read them. A passphrase seals the keystore.", "osaurus identity passphrase set"})
@@ -152,11 +166,6 @@ func (e *Engine) serviceFindings() []Finding {
 	}
 	if e.listening.Load() && len(e.Agents.Addresses()) > 0 && !e.Approval.Attached() {
 		f = append(f, Finding{"approvers", "warning", "Nobody can answer requests to pair", "Each is refused at once. The terminal of osaurus serve, the settings page and the command below answer them.", "osaurus approvals watch"})
-	}
-	for _, a := range e.Agents.List() {
-		if _, err := e.Invites.List(a.ID); err != nil {
-			f = append(f, Finding{"invites", "error", "The invites of " + a.Name + " cannot be read", err.Error() + " Until then none of them lets anybody in.", "osaurus invite list"})
-		}
 	}
 	if e.Settings().Expose {
 		f = append(f, Finding{ID: "exposed", Level: "ok", Title: "The host listens on every interface, so local callers need a key too"})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,12 +106,35 @@ func (e *Engine) maintain(ctx context.Context) {
 	}
 }
 
-func (e *Engine) storageFindings(ctx context.Context) []Finding {
-	err := e.Storage.Probe(ctx)
-	var s storage.Status
-	if err == nil {
-		s, err = e.Storage.Status()
+// StorageStatus looks at every store, and reads every record whose list nobody
+// has needed yet.
+func (e *Engine) StorageStatus(ctx context.Context) (storage.Status, error) {
+	if err := e.Storage.Probe(ctx); err != nil {
+		return storage.Status{}, err
 	}
+	if s, err := e.Storage.Status(); err != nil || s.Operation != "" {
+		return s, err // reading would wait for its end
+	}
+	// Storage notes those that cannot be read.
+	_, _ = e.Peers.List()
+	_ = e.Runner.ReadTasks()
+	_, _ = e.Invites.Devices()
+	for _, a := range e.Agents.List() {
+		_, _ = e.Invites.List(a.ID)
+	}
+	return e.Storage.Status()
+}
+
+// ResetStore sets a store, or a record that cannot be read, aside.
+func (e *Engine) ResetStore(ctx context.Context, id storage.ID) error {
+	if _, err := e.StorageStatus(ctx); err != nil {
+		return err
+	}
+	return e.Storage.Reset(ctx, id)
+}
+
+func (e *Engine) storageFindings(ctx context.Context) []Finding {
+	s, err := e.StorageStatus(ctx)
 	if err != nil {
 		return []Finding{{"storage", "error", "The stores cannot be listed", err.Error(), "osaurus storage status"}}
 	}
@@ -123,26 +147,40 @@ func (e *Engine) storageFindings(ctx context.Context) []Finding {
 	case storage.KeyReady, storage.KeyFresh:
 	}
 	for _, st := range s.Stores {
-		if st.State == storage.StateRefused && !st.Waits() {
+		switch {
+		case st.Record():
+			f = append(f, Finding{"record", "error", st.Path + " cannot be read: " + string(st.Issue), st.Explain(), st.Next})
+		case st.State == storage.StateRefused && !st.Waits():
 			f = append(f, Finding{"store", "error", "The store " + string(st.ID) + " stays closed: " + string(st.Issue), st.Explain(), st.Next})
-		}
-		if st.State == storage.StateConverts {
+		case st.State == storage.StateConverts:
 			f = append(f, Finding{"store", "warning", "The store " + string(st.ID) + " is not encrypted with the present key yet", st.Explain(), st.Next})
 		}
 	}
-	if left, err := e.Storage.Remains(); err == nil {
-		for _, r := range left {
-			if !r.Kept {
-				f = append(f, Finding{"storage-remains", "warning", "An older host left " + r.Path + " unencrypted", "Nothing here reads it. Delete it, or say that it stays: --keep.", "osaurus storage remains --delete " + r.Path})
-			}
-		}
-	}
+	f = append(f, e.remainsFindings()...)
 	switch {
-	case len(f) > 0:
+	case slices.ContainsFunc(f, func(x Finding) bool { return x.ID != "older-settings" }):
 	case s.Posture == storage.PosturePlaintext:
 		f = append(f, Finding{"storage", "warning", "Databases are kept in plaintext, as you chose", "Whoever copies the home can read chats and memory.", "osaurus storage encrypt"})
 	default:
 		f = append(f, Finding{ID: "storage", Level: "ok", Title: "What is stored is encrypted"})
+	}
+	return f
+}
+
+func (e *Engine) remainsFindings() []Finding {
+	left, err := e.Storage.Remains()
+	if err != nil {
+		return []Finding{{"storage-remains", "warning", "What an older host left cannot be listed", err.Error(), "osaurus storage remains"}}
+	}
+	var f []Finding
+	for _, r := range left {
+		switch {
+		case r.Kept:
+		case strings.HasPrefix(r.Path, "config/"):
+			f = append(f, Finding{"older-settings", "warning", "The settings of an older host were set aside: " + r.Path, "Its port and its exposure were taken over where it says them beyond doubt; all else has its default. Look at the settings, then keep the file or delete it.", "osaurus settings show, then: osaurus storage remains --keep " + r.Path})
+		default:
+			f = append(f, Finding{"storage-remains", "warning", "An older host left " + r.Path + " unencrypted", "Nothing here reads it. Delete it, or say that it stays: --keep.", "osaurus storage remains --delete " + r.Path})
+		}
 	}
 	return f
 }

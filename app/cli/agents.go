@@ -158,7 +158,24 @@ func (a *app) keyCommands(root *cobra.Command) {
 	root.AddCommand(parent("who", "keys", "Access keys: who may call this host", list, a.createKey(),
 		simple("revoke", "End an access key now", "Whoever uses the key loses access now."),
 		simple("delete", "End an access key and forget it", "Whoever uses the key loses access now, and its record goes."),
-		a.refuseBefore(), a.trustCommand()))
+		a.revokeAllKeys(), a.refuseBefore(), a.trustCommand()))
+}
+
+func (a *app) revokeAllKeys() *cobra.Command {
+	return command("", "revoke-all ADDRESS|AGENT|master", "End every access key that an address has issued up to now", "  osaurus keys revoke-all Assistant\n  osaurus keys revoke-all master", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		if err := a.confirm("Whoever uses a key that " + args[0] + " has issued loses access now. This cannot be undone."); err != nil {
+			return err
+		}
+		return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+			done, err := c.RevokeAllKeys(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.result(done, func() {
+				a.out("%d access keys of %s end, and every other that it issued up to now", done.Revoked, done.Issuer)
+			})
+		})
+	})
 }
 
 func (a *app) refuseBefore() *cobra.Command {

@@ -21,7 +21,7 @@ func (a *app) chatCommands(root *cobra.Command) {
 		return a.listChats(ctx, control.ChatFilter{Text: args[0], Archived: true})
 	})
 	show := command("", "show ID", "Show a conversation", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
-		return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+		return a.withLook(ctx, func(ctx context.Context, c *control.Client) error {
 			chat, err := c.Chat(ctx, args[0])
 			if err != nil {
 				return err
@@ -51,7 +51,7 @@ func (a *app) chatCommands(root *cobra.Command) {
 }
 
 func (a *app) listChats(ctx context.Context, f control.ChatFilter) error {
-	return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+	return a.withLook(ctx, func(ctx context.Context, c *control.Client) error {
 		list, err := c.Chats(ctx, f)
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"osaurus/engine"
 	"osaurus/engine/control"
 	"osaurus/engine/fault"
+	"osaurus/engine/keystore"
 	"osaurus/engine/pairing"
 )
 
@@ -60,6 +62,7 @@ type app struct {
 	noColor      bool
 	yes          bool
 	passphraseFD int
+	looks        bool // the command is of use without the keystore
 }
 
 // usageError is an error of how the command was written.
@@ -186,10 +189,11 @@ func classify(err error) (exit int, code, next string) {
 		return exitUsage, "usage", e.next
 	}
 	if e, ok := errors.AsType[*control.Error](err); ok {
-		if e.Exit == exitUsage && nextFor(e.Code) == "osaurus doctor" {
-			return e.Exit, e.Code, "osaurus --help"
+		code := cmp.Or(e.Code, "failed") // another host may name none
+		if e.Exit == exitUsage && nextFor(code) == "osaurus doctor" {
+			return e.Exit, code, "osaurus --help"
 		}
-		return e.Exit, e.Code, nextFor(e.Code)
+		return e.Exit, code, nextFor(code)
 	}
 	switch {
 	case errors.Is(err, errConfirm):
@@ -212,6 +216,9 @@ func classify(err error) (exit int, code, next string) {
 	f := fault.Of(err)
 	switch f.Code {
 	case fault.KeystoreLocked:
+		if errors.Is(err, keystore.ErrPassphrase) {
+			return exitLocked, f.Code.Name(), "the same command with --passphrase-fd 0, or at a terminal that can ask"
+		}
 		return exitLocked, f.Code.Name(), nextFor(f.Code.Name())
 	case fault.KeystoreCorrupt, fault.StateCorrupt:
 		return exitIntegrity, f.Code.Name(), "osaurus doctor"
@@ -231,8 +238,8 @@ func nextFor(code string) string {
 		return "osaurus identity create, or with its 24 words: osaurus identity restore"
 	case "master_exists":
 		return "osaurus identity show"
-	case "keystore_locked":
-		return "the same command with --passphrase-fd 0, or at a terminal that can ask"
+	case "keystore_locked": // a host that runs has its passphrase
+		return "unlock the keyring or keychain of this login, then the same command"
 	case "foreign_phrase":
 		return "osaurus identity restore --anyway"
 	case "no_model_provider":

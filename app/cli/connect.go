@@ -10,6 +10,7 @@ import (
 	"osaurus/engine"
 	"osaurus/engine/control"
 	"osaurus/engine/fault"
+	"osaurus/engine/keystore"
 	"osaurus/engine/secret"
 )
 
@@ -18,6 +19,13 @@ import (
 // is waited for.
 func (a *app) withHost(ctx context.Context, f func(ctx context.Context, c *control.Client) error) error {
 	return a.withHome(ctx, a.offline, f)
+}
+
+// withLook is withHost for what only looks, also at a home whose keystore is
+// locked.
+func (a *app) withLook(ctx context.Context, f func(ctx context.Context, c *control.Client) error) error {
+	a.looks = true
+	return a.withHost(ctx, f)
 }
 
 // withSharedHome is withHost for what lasts: a home that is opened here is
@@ -136,7 +144,14 @@ func (a *app) unlocking(wait time.Duration, do func(engine.Ports, engine.Config)
 	ports.Logger = a.logger()
 	config := engine.Config{Home: a.home, Version: Version, Wait: wait, Passphrase: passphrase}
 	err = do(ports, config)
-	if err == nil || !errors.Is(err, fault.KeystoreLocked) || !passphrase.IsZero() || !a.term.interactive {
+	needed := errors.Is(err, keystore.ErrPassphrase)
+	switch {
+	case err == nil, !errors.Is(err, fault.KeystoreLocked), needed && !passphrase.IsZero():
+		return err
+	case a.looks && (!needed || !a.term.interactive):
+		config.Locked = true
+		return do(ports, config)
+	case !needed || !a.term.interactive:
 		return err
 	}
 	if passphrase, err = a.term.askSecret("Passphrase of the keystore: "); err != nil {

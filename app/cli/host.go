@@ -48,7 +48,7 @@ func (a *app) hostCommands(root *cobra.Command) {
 	root.AddCommand(
 		a.serveCommand(),
 		command("host", "status", "Show what the host is doing", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-			return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+			return a.withLook(ctx, func(ctx context.Context, c *control.Client) error {
 				s, err := c.Status(ctx)
 				if err != nil {
 					return err
@@ -57,7 +57,7 @@ func (a *app) hostCommands(root *cobra.Command) {
 			})
 		}),
 		command("host", "doctor", "Explain every state that needs you, and what to type", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-			return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+			return a.withLook(ctx, func(ctx context.Context, c *control.Client) error {
 				s, err := c.Diagnose(ctx)
 				if err != nil {
 					return err
@@ -264,7 +264,7 @@ func (a *app) providerCommand() *cobra.Command {
 
 func (a *app) logCommand() *cobra.Command {
 	show := command("", "show", "Show the security log", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
-		return a.withHost(ctx, func(ctx context.Context, c *control.Client) error {
+		return a.withLook(ctx, func(ctx context.Context, c *control.Client) error {
 			return c.Log(ctx, func(line json.RawMessage) error {
 				_, err := fmt.Fprintf(a.Stdout, "%s\n", line)
 				return err

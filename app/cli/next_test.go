@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"osaurus/engine/control"
 	"osaurus/engine/fault"
 )
 
@@ -196,6 +197,9 @@ func whole(t *testing.T, path string, f *ast.CompositeLit) {
 func TestEveryRefusalHasANextStep(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
+	if exit, code, next := classify(&control.Error{Message: "x", Exit: exitFailed}); exit != exitFailed || code != "failed" || next == "" {
+		t.Errorf("an error that another host did not name: %d, %q, %q", exit, code, next)
+	}
 	for code := fault.Code(1); code < 512; code++ {
 		name := code.Name()
 		if name == "" || seen[name] {

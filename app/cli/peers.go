@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,12 +167,16 @@ func (a *app) prompt(args []string) (string, error) {
 	return string(raw), nil
 }
 
-// target resolves a name: a paired peer first, then an agent of this host.
+// target resolves a name: a paired peer first, then an agent of this host. A
+// list of peers that cannot be read keeps nobody from an own agent.
 func (a *app) target(ctx context.Context, c *control.Client, name string, local bool) (control.Run, error) {
 	if !local {
 		peers, err := c.Peers(ctx)
 		if err != nil {
-			return control.Run{}, err
+			if own, ownErr := c.Agents(ctx); ownErr != nil || !slices.ContainsFunc(own, func(g control.Agent) bool { return strings.EqualFold(g.Name, name) || g.ID == name }) {
+				return control.Run{}, err
+			}
+			a.say("%s the peers are not known: %s", a.term.paint(yellow, "warning:"), err)
 		}
 		for _, p := range peers {
 			if strings.EqualFold(p.Name, name) || strings.EqualFold(p.Address.String(), name) {

@@ -44,10 +44,9 @@ func (a *app) scrubber(ctx context.Context, c *control.Client) (*scrubber, error
 			known[x.Name] = fmt.Sprintf("agent-%d", i+1)
 		}
 	}
-	peers, err := c.Peers(ctx)
-	if err != nil {
-		return nil, err
-	}
+	// The report is for a host in trouble: peers it cannot read are in nothing
+	// that it says either.
+	peers, _ := c.Peers(ctx) //nolint:errcheck // see above
 	for i, p := range peers {
 		known[p.Name] = fmt.Sprintf("peer-%d", i+1)
 	}

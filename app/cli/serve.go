@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
 	"osaurus/engine"
+	"osaurus/engine/agents"
 	"osaurus/engine/control"
 	"osaurus/engine/keystore"
 	"osaurus/engine/pairing"
@@ -151,16 +153,7 @@ func (a *app) greet(e *engine.Engine) {
 		return
 	}
 	a.say("%s at %s (%s)", a.term.paint(green, "Serving"), a.term.paint(bold, base), where)
-	for _, g := range e.Agents.List() {
-		if !g.BuiltIn && !g.Address.IsZero() {
-			a.say("  agent %-16s %s\n        id %s", g.Name, g.Address, g.ID)
-			a.say("\nFrom a second terminal, with a home of its own:")
-			a.say("  osaurus --home /tmp/second identity create")
-			a.say("  osaurus --home /tmp/second pair %s/%s@%s", base, g.ID, g.Address)
-			a.say("  osaurus --home /tmp/second run %q \"Hello\" --model echo", g.Name)
-			break
-		}
-	}
+	a.greetAgent(e, base)
 	if a.term.interactive {
 		a.say("Requests to pair are asked here, or:  osaurus approvals watch")
 	} else {
@@ -172,6 +165,26 @@ func (a *app) greet(e *engine.Engine) {
 	if e.Provider().BaseURL == "" {
 		a.say("No model provider is chosen yet:  osaurus provider probe")
 	}
+}
+
+// greetAgent shows how another host pairs with an agent. Only one that is
+// advertised can be paired over the network.
+func (a *app) greetAgent(e *engine.Engine, base string) {
+	all := slices.DeleteFunc(e.Agents.List(), func(g agents.Agent) bool { return g.BuiltIn || g.Address.IsZero() })
+	if len(all) == 0 {
+		return
+	}
+	i := slices.IndexFunc(all, func(g agents.Agent) bool { return g.BonjourEnabled })
+	g := all[max(i, 0)]
+	a.say("  agent %-16s %s\n        id %s", g.Name, g.Address, g.ID)
+	if i < 0 {
+		a.say("Nobody can pair with it on this network until it is advertised:\n  osaurus agents bonjour %s on", quoted(g.Name))
+		return
+	}
+	a.say("\nFrom a second terminal, with a home of its own:")
+	a.say("  osaurus --home /tmp/second identity create")
+	a.say("  osaurus --home /tmp/second pair %s/%s@%s", base, g.ID, g.Address)
+	a.say("  osaurus --home /tmp/second run %q \"Hello\" --model echo", g.Name)
 }
 
 // offerProvider asks whether the first provider found may be used (decisions

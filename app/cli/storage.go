@@ -14,12 +14,14 @@ import (
 )
 
 func (a *app) storageCommands(root *cobra.Command) {
-	status := a.host("status", "Show each store: where, how large, how it is kept", func(ctx context.Context, c *control.Client) error {
-		s, err := c.Storage(ctx)
-		if err != nil {
-			return err
-		}
-		return a.result(s, func() { a.showStorage(s) })
+	status := command("", "status", "Show each store: where, how large, how it is kept", "", cobra.NoArgs, func(ctx context.Context, _ []string) error {
+		return a.withLook(ctx, func(ctx context.Context, c *control.Client) error {
+			s, err := c.Storage(ctx)
+			if err != nil {
+				return err
+			}
+			return a.result(s, func() { a.showStorage(s) })
+		})
 	})
 	quarantine := a.host("quarantine", "List what was set aside; nothing there is ever deleted", func(ctx context.Context, c *control.Client) error {
 		all, err := c.Quarantine(ctx)

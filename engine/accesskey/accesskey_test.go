@@ -259,6 +259,55 @@ func TestChangesRuleTheNextRequest(t *testing.T) {
 	}
 }
 
+// TestRefuseBeforeWithinASecond: keys know whole seconds, so a moment within
+// one ends those minted in it, and one minted right after is good.
+func TestRefuseBeforeWithinASecond(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		part time.Duration
+		ends bool
+	}{"on the second": {0, false}, "just after it": {1, true}, "just before the next": {time.Second - 1, true}} {
+		w := newWorld(t)
+		before, _ := w.mint(t, w.agent, MintRequest{Label: "before", Expiration: Days30})
+		if err := w.RefuseBefore(t.Context(), w.clock.Now().Add(c.part)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Validate(before); errors.Is(err, fault.AccessRevoked) != c.ends {
+			t.Errorf("%s: a key of the same second: %v", name, err)
+		}
+		after, m := w.mint(t, w.agent, MintRequest{Label: "after", Expiration: Days30})
+		if _, err := w.Validate(after); err != nil || m.ExpiresAt != m.CreatedAt+30*day {
+			t.Errorf("%s: a key minted after it: %+v, %v", name, m, err)
+		}
+		w.reopen(t)
+		if _, err := w.Validate(after); err != nil {
+			t.Errorf("%s: after a restart: %v", name, err)
+		}
+	}
+}
+
+// TestRevokeIssuerWithoutACounter: a keystore that lost the counter still ends
+// the keys on record, and no later one.
+func TestRevokeIssuerWithoutACounter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mint(t, w.agent, MintRequest{Label: "first"})
+	token, m := w.mint(t, w.agent, MintRequest{Label: "second"})
+	if err := w.vault.Delete(t.Context(), keyService, counterAccount); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.RevokeIssuer(t.Context(), m.Issuer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Validate(token); !errors.Is(err, fault.AccessRevoked) {
+		t.Errorf("it is still good: %v", err)
+	}
+	later, _ := w.mint(t, w.agent, MintRequest{Label: "later"})
+	if _, err := w.Validate(later); err != nil {
+		t.Errorf("a later one: %v", err)
+	}
+}
+
 func TestExpiryBoundary(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -73,7 +73,7 @@ func (k *Keys) Mint(ctx context.Context, signer identity.Signer, r MintRequest) 
 	if err != nil {
 		return Minted{}, err
 	}
-	now := k.c.Now().Unix()
+	now := max(k.c.Now().Unix(), k.state.notBefore) // see RefuseBefore
 	claims := Claims{Audience: signer.Address(), Issuer: signer.Address(), Counter: counter, IssuedAt: now, Expires: r.Expiration.at(now), Nonce: nonce}
 	if label != "" {
 		claims.Label = &label

@@ -79,6 +79,11 @@ func (k *Keys) RevokeIssuer(ctx context.Context, iss address.Address) error {
 	if err != nil {
 		return err
 	}
+	for _, m := range k.metadata { // a restored keystore may have lost the counter
+		if m.Issuer == iss {
+			counter = max(counter, m.Counter)
+		}
+	}
 	next := k.state.clone()
 	next.thresholds[iss] = max(next.thresholds[iss], counter)
 	return k.commitLocked(ctx, next, Revocation{issuer: iss})
@@ -93,12 +98,17 @@ func (k *Keys) Remembers() bool {
 }
 
 // RefuseBefore ends every key issued before t: the answer to a restore that
-// brought no revocation data (decisions C15).
+// brought no revocation data (decisions C15). Keys know whole seconds only, so
+// those of the second that t is in end too; Mint dates a new one after it.
 func (k *Keys) RefuseBefore(ctx context.Context, t time.Time) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	limit := t.Unix()
+	if t.Nanosecond() > 0 {
+		limit++
+	}
 	next := k.state.clone()
-	next.notBefore = max(next.notBefore, t.Unix())
+	next.notBefore = max(next.notBefore, limit)
 	return k.commitLocked(ctx, next, Revocation{notBefore: true})
 }
 

@@ -133,6 +133,7 @@ func (s *Server) keyOps() {
 	op(s, "keys/mint", s.mint)
 	do(s, "keys/revoke", func(ctx context.Context, in ID) error { return k.Revoke(ctx, in.ID) })
 	do(s, "keys/delete", func(ctx context.Context, in ID) error { return k.Delete(ctx, in.ID) })
+	op(s, "keys/revoke-all", s.revokeAll)
 	do(s, "keys/refuse-before", func(ctx context.Context, in RefuseBefore) error {
 		if in.Time.IsZero() || in.Time.After(time.Now()) {
 			return fault.WithText(fault.Usage, "keys can be refused up to a time that has been")
@@ -154,6 +155,46 @@ func (s *Server) keyOps() {
 		}
 		return k.Distrust(ctx, aud, in.Issuer)
 	})
+}
+
+// revokeAll ends every key that an address has issued up to now, also those
+// this host has no record of.
+func (s *Server) revokeAll(ctx context.Context, in RevokeAll) (RevokedAll, error) {
+	issuer, err := s.issuer(in.Issuer)
+	if err != nil {
+		return RevokedAll{}, err
+	}
+	k, out := s.engine.Keys, RevokedAll{Issuer: issuer}
+	active := func() (n int) {
+		for _, m := range k.List() {
+			if m.Issuer == issuer && !m.Revoked {
+				n++
+			}
+		}
+		return n
+	}
+	before := active()
+	err = k.RevokeIssuer(ctx, issuer)
+	out.Revoked = max(before-active(), 0)
+	return out, err
+}
+
+// issuer is the master, an agent's address, or any address.
+func (s *Server) issuer(name string) (address.Address, error) {
+	if name == "master" {
+		master := s.engine.Account.Address()
+		if master.IsZero() {
+			return master, fault.NoMaster
+		}
+		return master, nil
+	}
+	if a, err := address.Parse(name); err == nil && !a.IsZero() {
+		return a, nil
+	}
+	if name == "" {
+		return address.Address{}, fault.WithText(fault.Usage, "name an address, an agent, or master")
+	}
+	return s.audience(name)
 }
 
 // audience of a whitelist entry; "" is every audience.

@@ -49,6 +49,18 @@ type RefuseBefore struct {
 	Time time.Time `json:"time"`
 }
 
+// RevokeAll names whose keys end: an address, an agent, or "master".
+type RevokeAll struct {
+	Issuer string `json:"issuer"`
+}
+
+// RevokedAll tells whose keys ended, and how many active ones this host has a
+// record of.
+type RevokedAll struct {
+	Issuer  address.Address `json:"issuer"`
+	Revoked int             `json:"revoked"`
+}
+
 // MintToken asks for a request token; Agent "" signs as the master.
 type MintToken struct {
 	Agent    string `json:"agent,omitempty"`

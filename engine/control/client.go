@@ -240,6 +240,11 @@ func (c *Client) KeyAction(ctx context.Context, action, id string) error {
 	return err
 }
 
+// RevokeAllKeys ends every key that an address has issued up to now.
+func (c *Client) RevokeAllKeys(ctx context.Context, issuer string) (RevokedAll, error) {
+	return call[RevokedAll](ctx, c, "keys/revoke-all", RevokeAll{issuer})
+}
+
 // RefuseKeysBefore ends every key that was issued before a moment.
 func (c *Client) RefuseKeysBefore(ctx context.Context, t time.Time) error {
 	_, err := call[Empty](ctx, c, "keys/refuse-before", RefuseBefore{t})

@@ -41,7 +41,7 @@ func (s *Server) peerOps() {
 		}
 		return s.name(ctx, p)
 	})
-	op(s, "peers/list", func(context.Context, Empty) ([]pairing.Peer, error) { return e.Peers.List(), nil })
+	op(s, "peers/list", func(context.Context, Empty) ([]pairing.Peer, error) { return e.Peers.List() })
 	do(s, "peers/forget", func(ctx context.Context, in ID) error {
 		p, err := e.Peers.Find(in.ID)
 		if err != nil {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -195,6 +196,9 @@ var exits = map[fault.Code]int{
 	fault.NeedsConfirmation: exitConfirm, fault.ForeignPhrase: exitConfirm,
 }
 
+// names are for codes that have none on the wire, where only their text stands.
+var names = map[fault.Code]string{fault.HostIdentityUnavailable: "identity_unavailable", fault.UnknownAgentAddress: "unknown_agent_address"}
+
 // describe turns an error into what the owner reads. The owner may see causes;
 // none of ours holds a secret.
 func describe(err error) *Error {
@@ -204,7 +208,7 @@ func describe(err error) *Error {
 	e := &Error{Code: "failed", Message: err.Error(), Exit: exitFailed}
 	code := fault.Of(err).Code
 	if errors.Is(err, fault.Internal) || code != fault.Internal {
-		e.Code = code.Name()
+		e.Code = cmp.Or(code.Name(), names[code], e.Code)
 	}
 	if exit, ok := exits[code]; ok {
 		e.Exit = exit
@@ -212,7 +216,7 @@ func describe(err error) *Error {
 	if _, ok := errors.AsType[*pairing.Refused](err); ok {
 		e.Code = "refused"
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
+	if _, ok := errors.AsType[net.Error](err); ok && e.Exit != exitLocked { // a keystore may be behind a socket too
 		e.Code, e.Exit = "unreachable", exitUnreachable
 	}
 	describeRelay(e, err)

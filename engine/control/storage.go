@@ -62,12 +62,7 @@ type RecoverStore struct {
 }
 
 func (s *Server) storageOps() {
-	op(s, "storage/status", func(ctx context.Context, _ Empty) (storage.Status, error) {
-		if err := s.engine.Storage.Probe(ctx); err != nil {
-			return storage.Status{}, err
-		}
-		return s.engine.Storage.Status()
-	})
+	op(s, "storage/status", func(ctx context.Context, _ Empty) (storage.Status, error) { return s.engine.StorageStatus(ctx) })
 	op(s, "storage/quarantine", func(context.Context, Empty) ([]storage.Quarantined, error) { return s.engine.Storage.Quarantine() })
 	op(s, "storage/maintained", func(context.Context, Empty) ([]storage.Maintained, error) { return s.engine.Storage.Maintained(), nil })
 	do(s, "storage/recover", s.recoverStore)
@@ -146,7 +141,7 @@ func (s *Server) recoverStore(ctx context.Context, in RecoverStore) error {
 		}
 		return s.engine.Storage.Retry(ctx, in.Store)
 	case "reset":
-		return s.engine.Storage.Reset(ctx, in.Store)
+		return s.engine.ResetStore(ctx, in.Store)
 	case "accept":
 		return s.engine.Storage.Accept(ctx, in.Store)
 	}

@@ -129,7 +129,7 @@ func (f *File) load(raw []byte, passphrase secret.Bytes) error {
 	var key secret.Bytes
 	if h.mode == modePassphrase {
 		if passphrase.IsZero() {
-			return fault.New(fault.KeystoreLocked, errors.New("a passphrase is needed"))
+			return fault.New(fault.KeystoreLocked, ErrPassphrase)
 		}
 		key = h.deriveKey(passphrase)
 	}

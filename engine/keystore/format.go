@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 
 	"golang.org/x/crypto/argon2"
@@ -139,7 +140,7 @@ func openItems(h header, key secret.Bytes, body []byte) (items, error) {
 	}
 	plain, err := aead(key).Open(nil, h.nonce[:], body, h.append(nil))
 	if err != nil {
-		return nil, fault.New(fault.KeystoreLocked, errors.New("the passphrase is wrong or the file was changed"))
+		return nil, fault.New(fault.KeystoreLocked, fmt.Errorf("%w: the one given is wrong, or the file was changed", ErrPassphrase))
 	}
 	defer clear(plain)
 	return decodeItems(plain)

@@ -508,10 +508,7 @@ func TestConnector(t *testing.T) {
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	path, vault := filepath.Join(t.TempDir(), "peers.json"), keystore.NewMemory()
-	p, err := OpenPeers(atomicfile.Plain(path), vault, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := OpenPeers(atomicfile.Plain(path), vault, nil)
 	base, _ := url.Parse("http://192.0.2.7:1337")
 	a := alice(t).Address()
 	add := func(name, key string) {
@@ -522,8 +519,9 @@ func TestPeers(t *testing.T) {
 	}
 	add("Al\x1bice", "one")
 	add("Alice", "two")
-	if p, err = OpenPeers(atomicfile.Plain(path), vault, nil); err != nil || len(p.List()) != 1 {
-		t.Fatal("after a restart:", p, err)
+	p = OpenPeers(atomicfile.Plain(path), vault, nil)
+	if list, err := p.List(); err != nil || len(list) != 1 {
+		t.Fatal("after a restart:", list, err)
 	}
 	found, err := p.Find("alice")
 	if err != nil || found.Address != a {
@@ -544,8 +542,23 @@ func TestPeers(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenPeers(atomicfile.Plain(path), vault, nil); !errors.Is(err, fault.StateCorrupt) {
-		t.Fatal("a damaged file:", err)
+	p = OpenPeers(atomicfile.Plain(path), vault, nil)
+	_, addErr := p.Add(t.Context(), Target{BaseURL: base, AgentID: agentID}, "x", Paired{Address: a, Key: secret.New([]byte("k"))})
+	_, listErr := p.List()
+	_, findErr := p.Find("alice")
+	for what, err := range map[string]error{"add": addErr, "list": listErr, "find": findErr, "forget": p.Forget(t.Context(), a), "rename": p.Rename(a, "y"), "room": p.Room(a)} {
+		if !errors.Is(err, fault.StateCorrupt) {
+			t.Errorf("%s on a damaged file: %v", what, err)
+		}
+	}
+	if raw, err := os.ReadFile(path); err != nil || string(raw) != "{" {
+		t.Errorf("the damaged file was written over: %q, %v", raw, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := p.List(); err != nil || len(list) != 0 {
+		t.Errorf("once it was set aside: %v, %v", list, err)
 	}
 }
 
@@ -554,10 +567,7 @@ func TestUsedIsNotedByTheMinute(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	path := filepath.Join(t.TempDir(), "peers.json")
-	p, err := OpenPeers(atomicfile.Plain(path), keystore.NewMemory(), func() time.Time { return now })
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := OpenPeers(atomicfile.Plain(path), keystore.NewMemory(), func() time.Time { return now })
 	base := &url.URL{Scheme: "http", Host: "192.0.2.7:1337"}
 	a := alice(t).Address()
 	if _, err := p.Add(t.Context(), Target{BaseURL: base, AgentID: agentID}, "x", Paired{Address: a, Key: secret.New([]byte("k"))}); err != nil {

@@ -53,19 +53,16 @@ type peerFile struct {
 	Peers   []Peer `json:"peers"`
 }
 
-// OpenPeers reads the list. A document that does not parse is an error and
-// stays as it is; one whose key is not at hand is read when it is needed, and
-// nothing is written before.
-func OpenPeers(doc atomicfile.Document, vault identity.Vault, now func() time.Time) (*Peers, error) {
+// OpenPeers reads the list. One that cannot be read now stays as it is, is
+// read again when it is needed, and until then there is no peer and nothing is
+// written: whoever asks is told why.
+func OpenPeers(doc atomicfile.Document, vault identity.Vault, now func() time.Time) *Peers {
 	if now == nil {
 		now = time.Now
 	}
 	p := &Peers{doc: doc, vault: vault, now: now}
-	err := p.loadLocked()
-	if errors.Is(err, fault.StorageLocked) || errors.Is(err, fault.StorageKeyMissing) {
-		err = nil
-	}
-	return p, err
+	_ = p.loadLocked() // see above
+	return p
 }
 
 func (p *Peers) loadLocked() error {
@@ -137,15 +134,15 @@ func PeerName(s string) string {
 }
 
 // List returns the peers, last paired first.
-func (p *Peers) List() []Peer {
+func (p *Peers) List() ([]Peer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.loadLocked() != nil {
-		return nil // whoever wants one of them is told why
+	if err := p.loadLocked(); err != nil {
+		return nil, err
 	}
 	list := slices.Clone(p.list)
 	slices.SortStableFunc(list, func(a, b Peer) int { return int(b.PairedAt - a.PairedAt) })
-	return list
+	return list, nil
 }
 
 // Find returns the peer with this address or name, in any case. Two peers of

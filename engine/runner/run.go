@@ -70,7 +70,8 @@ func New(c Config) (*Runner, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Runner{c: c, runs: make(chan struct{}, MaxRuns), active: map[*active]bool{}}
-	return r, r.tasks.load(c.Tasks)
+	r.tasks.load(c.Tasks)
+	return r, nil
 }
 
 // Caller is who asks: Access is nil for trusted loopback.

@@ -285,15 +285,19 @@ func (t *taskTable) save(records []*record) error {
 }
 
 // load remembers whose tasks there were. What was running is interrupted, and
-// what was said is gone with the process. A document whose key is not at hand
-// is read when it is needed.
-func (t *taskTable) load(doc atomicfile.Document) error {
+// what was said is gone with the process. A document that cannot be read now
+// is read again when it is needed; until then there is no task, and none
+// starts.
+func (t *taskTable) load(doc atomicfile.Document) {
 	t.doc = doc
-	err := t.loadLocked()
-	if errors.Is(err, fault.StorageLocked) || errors.Is(err, fault.StorageKeyMissing) {
-		err = nil
-	}
-	return err
+	_ = t.loadLocked() // see above
+}
+
+// ReadTasks reads whose tasks there were, if that was not possible before.
+func (r *Runner) ReadTasks() error {
+	r.tasks.mu.Lock()
+	defer r.tasks.mu.Unlock()
+	return r.tasks.loadLocked()
 }
 
 func (t *taskTable) loadLocked() error {

@@ -241,8 +241,13 @@ func TestInterruptedTasks(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := New(Config{Tasks: atomicfile.Plain(path)}); !errors.Is(err, fault.StateCorrupt) {
-			t.Errorf("%s: %v", text, err)
+		r := newRunner(t, func(c *Config) { c.Tasks = atomicfile.Plain(path) })
+		_, dispatchErr := r.Dispatch(t.Context(), Caller{}, someone, Dispatch{Prompt: "x"})
+		_, taskErr := r.Task(Caller{}, "b")
+		for _, err := range []error{dispatchErr, taskErr, r.Cancel(Caller{}, "b"), r.ReadTasks()} {
+			if !errors.Is(err, fault.StateCorrupt) {
+				t.Errorf("%s: %v", text, err)
+			}
 		}
 		if kept, err := os.ReadFile(path); err != nil || string(kept) != text {
 			t.Errorf("%s: the file was changed", text)

@@ -14,6 +14,8 @@ const (
 	DefaultRelayDomain    = "agent.osaurus.ai"
 	MinConnections        = 64 // the slots kept for loopback, and as many again
 	MaxConnections        = 65536
+
+	maxPort = 65535
 )
 
 // Server is config/server.json.
@@ -38,7 +40,7 @@ var ErrPort = errors.New("port must be between 1 and 65535 (0 for any free port)
 
 // Validate implements Validator. Port 0 asks the system for a free port.
 func (s Server) Validate() error {
-	if s.Port < 0 || s.Port > 65535 {
+	if s.Port < 0 || s.Port > maxPort {
 		return fmt.Errorf("%w, not %d", ErrPort, s.Port)
 	}
 	if s.MaxConnections < MinConnections || s.MaxConnections > MaxConnections {

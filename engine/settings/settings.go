@@ -52,6 +52,9 @@ func Load[T Validator](path string, defaults T) (T, error) {
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return defaults, fmt.Errorf("%s: %w", path, err)
 	}
+	if !versioned(raw) {
+		return defaults, fmt.Errorf("%s: %w", path, errOlder)
+	}
 	if v.Version != Version {
 		return defaults, fmt.Errorf("%s: version is %d, this program knows %d", path, v.Version, Version)
 	}
@@ -65,6 +68,16 @@ func Load[T Validator](path string, defaults T) (T, error) {
 		return defaults, fmt.Errorf("%s: %w", path, err)
 	}
 	return d.Values, nil
+}
+
+// versioned reports whether an object has the member, whatever it says.
+func versioned(raw []byte) bool {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil {
+		return true // it is refused otherwise
+	}
+	_, ok := members["version"]
+	return ok
 }
 
 func read(path string) ([]byte, error) {

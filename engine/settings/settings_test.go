@@ -67,7 +67,7 @@ func TestBadFiles(t *testing.T) {
 		``:                "malformed",
 		`{`:               "malformed",
 		`[]`:              "cannot unmarshal",
-		`{"settings":{}}`: "version is 0",
+		`{"settings":{}}`: "no version",
 		`{"version":2,"settings":{"port":1,"later":1}}`: "version is 2",
 		`{"version":"1"}`:                                      "version",
 		`{"version":1,"other":1}`:                              `"other"`,

@@ -184,12 +184,19 @@ func (s *Storage) settleQuarantine() error {
 }
 
 // Reset sets a store aside, whatever is the matter with it, and lets it start
-// empty.
+// empty; a record only if it cannot be read.
 func (s *Storage) Reset(ctx context.Context, id ID) error {
-	if id.path() == "" {
+	const reason = "reset by the owner"
+	rel := recordOf(id)
+	if id.path() == "" && rel == "" {
 		return fault.WithText(fault.Usage, "no such store")
 	}
-	return s.exclusive(ctx, "reset", func() error { return s.setAside(ctx, id, "reset by the owner") })
+	return s.exclusive(ctx, "reset", func() error {
+		if rel != "" {
+			return s.setRecordAside(ctx, rel, reason)
+		}
+		return s.setAside(ctx, id, reason)
+	})
 }
 
 // Accept takes a plaintext database that is not on record as such for the
@@ -213,6 +220,9 @@ func (s *Storage) Accept(ctx context.Context, id ID) error {
 func (s *Storage) Retry(ctx context.Context, id ID) error {
 	if err := s.Prewarm(ctx); err != nil && !errors.Is(err, fault.StorageKeyMissing) {
 		return err
+	}
+	if rel := recordOf(id); rel != "" {
+		return s.retryRecord(ctx, rel)
 	}
 	if id.path() == "" {
 		return fault.WithText(fault.Usage, "no such store")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -14,8 +15,23 @@ import (
 
 // remains are what older hosts keep unencrypted and nothing here reads
 // (decisions D7): an index made of memories, and originals from before they
-// were encrypted. The owner decides what becomes of them.
+// were encrypted; and settings. The owner decides what becomes of them.
 var remains = []string{".pre-encryption-backup", "memory/vectura"}
+
+// olderSettings are the settings that an older host left, set aside at a start.
+const olderSettings = "config/*.json.older*"
+
+// remaining lists the remains that are there, sorted.
+func (s *Storage) remaining() []string {
+	all, _ := fs.Glob(os.DirFS(s.root), olderSettings) //nolint:errcheck // the pattern is ours
+	for _, path := range remains {
+		if exists(s.file(path)) {
+			all = append(all, path)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
 
 const keptFile = ".storage-kept.json"
 
@@ -35,10 +51,7 @@ type keptRecord struct {
 func (s *Storage) Remains() ([]Remains, error) {
 	kept := s.kept()
 	all := []Remains{}
-	for _, path := range remains {
-		if !exists(s.file(path)) {
-			continue
-		}
+	for _, path := range s.remaining() {
 		r := Remains{Path: path, Kept: slices.Contains(kept, path)}
 		err := filepath.WalkDir(s.file(path), func(_ string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
@@ -71,7 +84,7 @@ func (s *Storage) kept() []string {
 
 // Settle deletes what an older host left at path, or notes that it is kept.
 func (s *Storage) Settle(ctx context.Context, path string, keep bool) error {
-	if !slices.Contains(remains, path) || !exists(s.file(path)) {
+	if !slices.Contains(s.remaining(), path) {
 		return fault.WithText(fault.Usage, "an older host left nothing of that name")
 	}
 	if err := s.gate.enter(ctx); err != nil {

@@ -17,14 +17,24 @@ func TestRemains(t *testing.T) {
 		must(t, os.WriteFile(s.file(path), []byte("12345"), 0o600))
 	}
 	must(t, os.Symlink(w.t.TempDir(), s.file("memory/vectura/link")))
+	must(t, os.MkdirAll(s.file("config"), 0o700))
+	for _, path := range []string{"config/server.json", "config/server.json.older"} {
+		must(t, os.WriteFile(s.file(path), []byte("123"), 0o600))
+	}
 	list, err := s.Remains()
+	must(t, err)
+	if len(list) != 3 || list[1].Path != "config/server.json.older" || list[1].Bytes != 3 {
+		t.Fatalf("%+v", list)
+	}
+	must(t, s.Settle(t.Context(), "config/server.json.older", false))
+	list, err = s.Remains()
 	must(t, err)
 	if len(list) != 2 || list[0].Bytes != 5 || list[0].Kept || list[1].Path != "memory/vectura" {
 		t.Fatalf("%+v", list)
 	}
 	must(t, s.Settle(t.Context(), ".pre-encryption-backup", true))
 	must(t, s.Settle(t.Context(), "memory/vectura", false))
-	for _, path := range []string{"memory/vectura", "memory", "chat-history", "", "../x", "/etc"} {
+	for _, path := range []string{"memory/vectura", "memory", "chat-history", "config/server.json", "", "../x", "/etc"} {
 		if s.Settle(t.Context(), path, false) == nil {
 			t.Errorf("%q was deleted", path)
 		}

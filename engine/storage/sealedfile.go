@@ -3,14 +3,12 @@ package storage
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"osaurus/engine/atomicfile"
-	"osaurus/engine/fault"
 	"osaurus/engine/storage/blob"
 	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sealed"
@@ -61,24 +59,25 @@ func (s *Storage) writeSealed(rel string, content []byte) error {
 
 // ReadSealed passes what WriteSealed wrote, at most limit bytes, to parse. A
 // plain file that an older host left is sealed once parse has taken it. A
-// missing file is fs.ErrNotExist.
+// missing file is fs.ErrNotExist. One that cannot be read is told of by Status.
 func (s *Storage) ReadSealed(ctx context.Context, rel string, limit int64, parse func([]byte) error) error {
 	if err := s.gate.enter(ctx); err != nil {
 		return err
 	}
 	defer s.gate.leave()
+	opened := false
+	err := s.readSealed(rel, limit, func(content []byte) error {
+		opened = true
+		return parse(content)
+	})
+	s.noteRecord(rel, err, opened)
+	return err
+}
+
+func (s *Storage) readSealed(rel string, limit int64, parse func([]byte) error) error {
 	path := s.file(rel)
 	if exists(path + sealed.Ext) {
-		s.mu.Lock()
-		keys, err := slices.Clone(s.keys), s.keyError()
-		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		content, err := sealed.ReadFile(path+sealed.Ext, keys, sealed.Label{Purpose: sealed.JSON, Name: rel}, limit)
-		if sealed.Refused(err) {
-			err = fault.New(fault.StateCorrupt, fmt.Errorf("%s: %w", rel, err))
-		}
+		content, err := s.openRecord(rel, limit)
 		if err != nil {
 			return err
 		}

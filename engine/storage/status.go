@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"osaurus/engine/keystore"
 	"osaurus/engine/storage/dek"
 	"osaurus/engine/storage/sqlcipher"
 )
@@ -44,8 +45,8 @@ type StoreStatus struct {
 	Next   string    `json:"next,omitempty"`
 }
 
-// Probe opens every store that should open as it is, so that Status knows those
-// that do not. While an operation runs it does nothing.
+// Probe opens every store that should open as it is, and every record, so that
+// Status knows those that do not. While an operation runs it does nothing.
 func (s *Storage) Probe(ctx context.Context) error {
 	if s.gate.shutOrShutting() {
 		return nil
@@ -59,6 +60,7 @@ func (s *Storage) Probe(ctx context.Context) error {
 		return open || err != nil || act != openEncrypted && act != openPlain
 	})
 	s.mu.Unlock()
+	err = errors.Join(err, s.probeRecords())
 	for _, id := range ids {
 		var issue Issue
 		if e := s.try(ctx, id); e != nil && !errors.As(e, &issue) { // an issue is noted
@@ -81,7 +83,7 @@ func (s *Storage) Status() (Status, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Key.Next = key.State.next(exists(s.file(saltFile)))
+	out.Key.Next = s.nextForKey()
 	ids, err := s.known()
 	if err != nil {
 		return Status{}, err
@@ -89,6 +91,7 @@ func (s *Storage) Status() (Status, error) {
 	for _, id := range ids {
 		out.Stores = append(out.Stores, s.statusOf(id))
 	}
+	out.Stores = append(out.Stores, s.statusOfRecords()...)
 	return out, nil
 }
 
@@ -129,26 +132,34 @@ func (s *Storage) statusOf(id ID) StoreStatus {
 	case encryptThen, rekeyThen:
 		st.State, st.Next = StateConverts, "osaurus storage encrypt"
 	case refuse:
-		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.keyState, exists(s.file(saltFile)))
+		st.State, st.Issue, st.Next = StateRefused, kind, kind.next(id, s.nextForKey())
 	case openPlain, openEncrypted:
 	}
 	return st
 }
 
-// next is the command that helps with a key that is not at hand; derived says
-// that the identity gives it again.
-func (k KeyState) next(derived bool) string {
-	switch k {
+// nextForKey is the command that helps with a key that is not at hand. The
+// caller holds s.mu.
+func (s *Storage) nextForKey() string {
+	switch s.keyState {
 	case KeyLocked:
-		return "osaurus storage recover --retry"
+		return nextUnlocked(s.vault.Store.Strength())
 	case KeyMissing:
-		if derived {
+		if exists(s.file(saltFile)) { // the identity gives it again
 			return "osaurus storage recover --from-identity"
 		}
 		return "bring back " + keystoreName + ", then: osaurus storage recover --retry; if it is lost for good: osaurus storage recover --start-over"
 	case KeyReady, KeyFresh:
 	}
 	return ""
+}
+
+// nextUnlocked is how the owner gets at a locked keystore of a kind.
+func nextUnlocked(kind keystore.Strength) string {
+	if kind == keystore.Passphrase {
+		return "osaurus storage recover --retry --passphrase-fd 0"
+	}
+	return "unlock the keyring or keychain of this login, then: osaurus storage recover --retry"
 }
 
 // keystoreName is how people are told of the keystore.
@@ -173,6 +184,10 @@ func (st StoreStatus) Waits() bool {
 	return st.Issue == IssueLocked && empty
 }
 
+// Record reports whether it is a record, which is a sealed file, and no
+// database.
+func (st StoreStatus) Record() bool { return st.ID.path() == "" }
+
 // Explain says in plain words what is the matter.
 func (st StoreStatus) Explain() string {
 	switch {
@@ -182,6 +197,8 @@ func (st StoreStatus) Explain() string {
 		return "An older host left it in plaintext. It is encrypted at its next use."
 	case st.State == StateConverts:
 		return "It has an older key. It gets the present one at its next use."
+	case st.Record() && st.Issue != IssueLocked:
+		return "It does not open, or does not parse. Nothing was changed in it; until it is set aside, what it lists counts for nothing."
 	}
 	return st.Issue.Explain()
 }
@@ -209,12 +226,12 @@ func (k IssueKind) Explain() string {
 }
 
 // next is the command that helps. Nothing that could lose data is named
-// before what cannot.
-func (k IssueKind) next(id ID, key KeyState, derived bool) string {
+// before what cannot; forKey, if any, brings the key back.
+func (k IssueKind) next(id ID, forKey string) string {
 	switch k {
 	case IssueLocked, IssueCorrupt, IssueMissing:
-		if next := key.next(derived); next != "" {
-			return next
+		if forKey != "" {
+			return forKey
 		}
 	case IssueUnexpectedPlaintext, IssueUnsafePath, IssueForwardVersion, IssueMigration, IssueUnknown:
 	}

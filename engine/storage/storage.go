@@ -60,6 +60,7 @@ type Storage struct {
 	trusted  bool // see situation.trusted
 	stores   map[ID]*Store
 	issues   map[ID]Issue
+	records  map[string]recordIssue // the records that cannot be read
 	closed   bool
 
 	inUse sync.Map // ID to sqlcipher.Format: the databases this process has open
@@ -74,7 +75,7 @@ type Storage struct {
 func Open(ctx context.Context, c Config) (*Storage, error) {
 	s := &Storage{
 		root: c.Root, vault: dek.Vault{Store: c.Keystore}, engine: c.Engine, disk: c.Disk, now: c.Now, rand: c.Rand, log: c.Log,
-		gate: newGate(), posture: PostureEncrypted, manifest: newManifest(), stores: map[ID]*Store{}, issues: map[ID]Issue{},
+		gate: newGate(), posture: PostureEncrypted, manifest: newManifest(), stores: map[ID]*Store{}, issues: map[ID]Issue{}, records: map[string]recordIssue{},
 	}
 	if s.engine == nil {
 		s.engine = sqlcipher.Driver{Disk: c.Disk}

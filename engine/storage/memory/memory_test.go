@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -234,6 +235,72 @@ func TestOlderHosts(t *testing.T) {
 		}
 		_, err = m.Add(t.Context(), "A", "a new walrus")
 		must(t, err)
+	}
+}
+
+// TestOlderEdits: what the owner wrote into a profile stands behind the
+// overrides, and what was said is its agent's.
+func TestOlderEdits(t *testing.T) {
+	t.Parallel()
+	chunks := []string{
+		"CREATE TABLE conversations (id TEXT PRIMARY KEY, agent_id TEXT, title TEXT)",
+		"INSERT INTO conversations VALUES ('c', 'A', 't'), ('n', NULL, 't')",
+		"CREATE TABLE conversation_chunks (id INTEGER PRIMARY KEY, conversation_id TEXT, chunk_index INTEGER, role TEXT, content TEXT)",
+		"INSERT INTO conversation_chunks VALUES (1, 'c', 0, 'user', 'walrus'), (2, 'n', 0, 'user', 'x'), (3, 'gone', 0, 'user', 'y')",
+	}
+	for name, c := range map[string]struct {
+		script []string
+		want   string
+		table  bool // user_edits is still there
+	}{
+		"none": {nil, "", false},
+		"two, one deleted": {[]string{
+			"CREATE TABLE user_edits (id INTEGER PRIMARY KEY, content TEXT, created_at TEXT, deleted_at TEXT)",
+			`INSERT INTO user_edits VALUES (1, 'call me "Al"', '', NULL), (2, 'never mind', '', '2025-01-01'), (3, 'no ice', '', ''), (4, ' ', '', NULL), (5, NULL, '', NULL)`,
+		}, `["call me \"Al\"","no ice"]`, false},
+		"few columns, and a profile": {[]string{
+			"CREATE TABLE user_profile (id INTEGER PRIMARY KEY, content TEXT)", "INSERT INTO user_profile VALUES (1, 'likes ice')",
+			"CREATE TABLE user_edits (content TEXT)", "INSERT INTO user_edits VALUES ('a'), ('b')",
+		}, `["a","b"]`, false},
+		"overrides there": {[]string{
+			"CREATE TABLE identity (id INTEGER PRIMARY KEY, content TEXT, overrides TEXT)", `INSERT INTO identity VALUES (1, 'x', '[{"k":1}]')`,
+			"CREATE TABLE user_edits (content TEXT)", "INSERT INTO user_edits VALUES ('a')",
+		}, `[{"k":1},"a"]`, false},
+		"overrides that do not parse": {[]string{
+			"CREATE TABLE identity (id INTEGER PRIMARY KEY, content TEXT, overrides TEXT)", `INSERT INTO identity VALUES (1, 'x', '{')`,
+			"CREATE TABLE user_edits (content TEXT)", "INSERT INTO user_edits VALUES ('a')",
+		}, `{`, true},
+		"all deleted": {[]string{
+			"CREATE TABLE user_edits (content TEXT, deleted_at TEXT)", "INSERT INTO user_edits VALUES ('a', '2025')",
+		}, "", false},
+		"another table of that name": {[]string{"CREATE TABLE user_edits (note TEXT)", "INSERT INTO user_edits VALUES ('a')"}, "", true},
+	} {
+		_, s, _ := open(t)
+		raw, err := s.Store("agent:00000000-0000-4000-8000-000000000001", storage.Options{})
+		must(t, err)
+		must(t, raw.Use(t.Context(), func(db *sqlcipher.DB) error {
+			for _, q := range slices.Concat(chunks, c.script, []string{"PRAGMA user_version = 4"}) {
+				if _, err := db.Write.Exec(q); err != nil {
+					return fmt.Errorf("%s: %w", q, err)
+				}
+			}
+			if err := setup(t.Context(), db); err != nil {
+				return err
+			}
+			var got string
+			if err := db.Read.QueryRow("SELECT coalesce(max(overrides), '') FROM identity").Scan(&got); err != nil || got != c.want {
+				t.Errorf("%s: overrides %s, %v", name, got, err)
+			}
+			var tables int
+			if err := db.Read.QueryRow("SELECT count(*) FROM sqlite_master WHERE name = 'user_edits'").Scan(&tables); err != nil || (tables == 1) != c.table {
+				t.Errorf("%s: %d tables, %v", name, tables, err)
+			}
+			var agents string
+			if err := db.Read.QueryRow("SELECT group_concat(agent_id, ',') FROM (SELECT agent_id FROM transcript ORDER BY id)").Scan(&agents); err != nil || agents != "A,," {
+				t.Errorf("%s: agents %q, %v", name, agents, err)
+			}
+			return nil
+		}))
 	}
 }
 

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,7 +84,73 @@ func upgrade(ctx context.Context, tx *sql.Tx) error {
 			}
 		}
 	}
+	if err := carryEdits(ctx, tx); err != nil {
+		return err
+	}
+	if err := nameAgents(ctx, tx); err != nil {
+		return err
+	}
 	return exec(ctx, tx, fmt.Sprintf("PRAGMA user_version = %d", migrations.MemoryVersion))
+}
+
+// carryEdits puts what the owner wrote into an older profile, version 1 to 4,
+// behind the overrides of the identity, oldest first. What the owner had
+// deleted goes.
+func carryEdits(ctx context.Context, tx *sql.Tx) error {
+	const table = "user_edits"
+	theirs, err := columns(ctx, tx, table)
+	if err != nil || !slices.Contains(theirs, "content") {
+		return err
+	}
+	where := "trim(coalesce(content, '')) <> ?"
+	if slices.Contains(theirs, "deleted_at") {
+		where += " AND coalesce(deleted_at, '') = ''"
+	}
+	edits, err := list(ctx, tx, "SELECT content FROM "+table+" WHERE "+where+" ORDER BY rowid", "")
+	if err != nil {
+		return err
+	}
+	if len(edits) == 0 {
+		return exec(ctx, tx, "DROP TABLE "+table)
+	}
+	if err := exec(ctx, tx, "INSERT OR IGNORE INTO identity(id) VALUES (1)"); err != nil {
+		return err
+	}
+	var text string
+	if err := tx.QueryRowContext(ctx, "SELECT overrides FROM identity WHERE id = 1").Scan(&text); err != nil {
+		return err
+	}
+	var overrides []any
+	if json.Unmarshal([]byte(text), &overrides) != nil {
+		return nil //nolint:nilerr // the table stays: neither may be lost
+	}
+	for _, e := range edits {
+		overrides = append(overrides, e)
+	}
+	raw, err := json.Marshal(overrides)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE identity SET overrides = ? WHERE id = 1", string(raw)); err != nil {
+		return err
+	}
+	return exec(ctx, tx, "DROP TABLE "+table)
+}
+
+// nameAgents gives what was said, and what came of it, the agent that an older
+// host named once for the whole conversation.
+func nameAgents(ctx context.Context, tx *sql.Tx) error {
+	theirs, err := columns(ctx, tx, "conversations")
+	if err != nil || !slices.Contains(theirs, "id") || !slices.Contains(theirs, "agent_id") {
+		return err
+	}
+	for _, table := range []string{"transcript", "episodes"} {
+		agent := "(SELECT c.agent_id FROM conversations c WHERE c.id = " + table + ".conversation_id)"
+		if err := exec(ctx, tx, "UPDATE "+table+" SET agent_id = "+agent+" WHERE agent_id = '' AND "+agent+" IS NOT NULL"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // carry copies the columns two tables share and drops the older one, unless a
