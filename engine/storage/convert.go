@@ -40,6 +40,9 @@ func (s *Storage) convert(ctx context.Context, id ID, from, to dek.Key, p sqlcip
 
 // copyStore copies src to the new file dst and proves that they agree.
 func (s *Storage) copyStore(ctx context.Context, src, dst sqlcipher.File, p sqlcipher.Progress) error {
+	if err := s.shed(src); err != nil {
+		return err
+	}
 	want, err := s.engine.Verify(ctx, src)
 	if err != nil {
 		return err

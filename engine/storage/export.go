@@ -416,7 +416,10 @@ func (s *Storage) source(ctx context.Context, id ID) (f sqlcipher.File, r sqlcip
 	}
 	err = errNoKeyFits
 	for _, f.Key = range keys {
-		if r, err = s.engine.Verify(ctx, f); !errors.Is(err, sqlcipher.ErrKey) {
+		if err = s.shed(f); err == nil {
+			r, err = s.engine.Verify(ctx, f)
+		}
+		if !errors.Is(err, sqlcipher.ErrKey) {
 			break
 		}
 	}

@@ -99,9 +99,31 @@ func (s *Storage) moveAside(id ID, rel, reason string) (folder string, err error
 	return folder, nil
 }
 
+// shed sets aside the logs beside a database that hold pages of another one:
+// they would be written over it. Nobody may have it open.
+func (s *Storage) shed(f sqlcipher.File) error {
+	foreign, err := sqlcipher.ForeignLogs(f)
+	if err != nil {
+		return err
+	}
+	for _, path := range foreign {
+		rel, err := filepath.Rel(s.root, path)
+		if err != nil {
+			return err
+		}
+		if _, err := s.moveAside("", filepath.ToSlash(rel), "a log of another database"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // formatOfFile is the format of a file that is no database, and the key it
 // names.
 func formatOfFile(file string) (string, dek.ID) {
+	if isLog(file) {
+		return sqlcipher.Foreign.String(), dek.ID{} // it may need any key
+	}
 	if !strings.HasSuffix(file, sealed.Ext) {
 		return sqlcipher.Plaintext.String(), dek.ID{}
 	}
@@ -271,6 +293,10 @@ func (s *Storage) leftovers() ([]string, error) {
 		return nil
 	})
 	return all, err
+}
+
+func isLog(name string) bool {
+	return slices.ContainsFunc(sqlcipher.Sidecars(""), func(suffix string) bool { return strings.HasSuffix(name, suffix) })
 }
 
 func isLeftover(name string) bool {

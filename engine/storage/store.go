@@ -310,6 +310,9 @@ func (s *Storage) openWith(ctx context.Context, id ID, f sqlcipher.File, o sqlci
 			return nil, err
 		}
 	}
+	if err := s.shed(f); err != nil && !missing(err) {
+		return nil, err
+	}
 	db, err := s.engine.Open(ctx, f, o)
 	if err != nil {
 		return nil, err
