@@ -399,8 +399,9 @@ func (s *Storage) source(ctx context.Context, id ID) (f sqlcipher.File, r sqlcip
 	s.mu.Lock()
 	sit, err := s.look(id)
 	keys := slices.Clone(s.keys)
-	if k := s.keyOf(id); !k.IsZero() {
-		keys = sealed.Keys{k}
+	named := false
+	if k := s.provedKey(id); !k.IsZero() {
+		keys, named = sealed.Keys{k}, true
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -411,10 +412,9 @@ func (s *Storage) source(ctx context.Context, id ID) (f sqlcipher.File, r sqlcip
 	case refuse:
 		return f, r, Issue{id, kind, fault.StorageLocked}
 	case openPlain, encryptThen, create:
-		keys = sealed.Keys{dek.Key{}}
+		keys, named = sealed.Keys{dek.Key{}}, true
 	case openEncrypted, rekeyThen:
 	}
-	err = errNoKeyFits
 	for _, f.Key = range keys {
 		if err = s.shed(f); err == nil {
 			r, err = s.engine.Verify(ctx, f)
@@ -422,6 +422,9 @@ func (s *Storage) source(ctx context.Context, id ID) (f sqlcipher.File, r sqlcip
 		if !errors.Is(err, sqlcipher.ErrKey) {
 			break
 		}
+	}
+	if !named && errors.Is(err, sqlcipher.ErrKey) {
+		err = errNoKeyFits
 	}
 	if err != nil && ctx.Err() == nil {
 		return f, r, Issue{id, issueOf(err, IssueUnknown), err}

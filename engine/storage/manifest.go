@@ -2,8 +2,6 @@ package storage
 
 import (
 	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -56,16 +54,17 @@ var errManifest = errors.New("storage: the manifest does not verify")
 func newManifest() manifest { return manifest{V: manifestVersion, Stores: map[ID]row{}} }
 
 func (m manifest) mac(key dek.Key) (string, error) {
-	m.MAC = ""
 	text, err := canonjson.Marshal(m)
 	if err != nil {
 		return "", err
 	}
+	return manifestMAC(text, key)
+}
+
+func manifestMAC(text []byte, key dek.Key) (string, error) {
 	macKey := key.Manifest()
 	defer macKey.Destroy()
-	h := hmac.New(sha256.New, macKey.Expose())
-	h.Write(text)
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return macOf(text, macKey, "mac")
 }
 
 // write seals m under key and replaces the file.
@@ -95,7 +94,7 @@ func readManifest(path string, keys sealed.Keys) (manifest, error) {
 		return newManifest(), errManifest
 	}
 	for _, key := range keys {
-		if want, err := m.mac(key); err == nil && hmac.Equal([]byte(want), []byte(m.MAC)) {
+		if want, err := manifestMAC(text, key); err == nil && hmac.Equal([]byte(want), []byte(m.MAC)) {
 			return m, nil
 		}
 	}

@@ -282,15 +282,19 @@ func (s *Storage) openAs(ctx context.Context, id ID, o Options, act action, sit 
 	switch {
 	case act == openPlain, act == create && s.posture == PosturePlaintext:
 		return s.openWith(ctx, id, sqlcipher.File{Path: path}, opts)
-	case act != openEncrypted || sit.rowKey == rowKeyCurrent:
+	case act != openEncrypted:
 		return s.openWith(ctx, id, sqlcipher.File{Path: path, Key: s.keys[0]}, opts)
 	}
-	// Not on record: whichever key fits.
+	// Whichever key fits: a rotation that lost its journal may have left it
+	// with another one than is on record.
 	for _, key := range s.keys {
 		db, err := s.openWith(ctx, id, sqlcipher.File{Path: path, Key: key}, opts)
 		if !errors.Is(err, sqlcipher.ErrKey) {
 			return db, err
 		}
+	}
+	if sit.rowKey == rowKeyCurrent {
+		return nil, sqlcipher.ErrKey // damaged, then
 	}
 	return nil, errNoKeyFits
 }
@@ -329,6 +333,25 @@ func formatOf(f sqlcipher.File) sqlcipher.Format {
 		return sqlcipher.Encrypted
 	}
 	return sqlcipher.Plaintext
+}
+
+// provedKey returns the key that a database is encrypted with, the one its row
+// names if none at hand proves that, or none. Nobody has it open, and the
+// caller holds s.mu.
+func (s *Storage) provedKey(id ID) dek.Key {
+	if key := s.provingKey(id); !key.IsZero() {
+		return key
+	}
+	return s.keyOf(id)
+}
+
+func (s *Storage) provingKey(id ID) dek.Key {
+	for _, key := range s.keys {
+		if sqlcipher.Proves(sqlcipher.File{Path: s.file(id.path()), Key: key}) {
+			return key
+		}
+	}
+	return dek.Key{}
 }
 
 // keyOf returns the key a row names. The caller holds s.mu.

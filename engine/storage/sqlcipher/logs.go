@@ -80,6 +80,18 @@ func ForeignLogs(f File) ([]string, error) {
 	return foreign, nil
 }
 
+// Proves reports whether the key of f proves its first page: that it is the
+// key f is encrypted with. It must not be called while this process has f open.
+func Proves(f File) bool {
+	db, info, err := disk.Open(f.Path)
+	if err != nil || !f.Encrypted() {
+		return false
+	}
+	defer func() { _ = db.Close() }() // read only
+	own, err := newProver(f, db, info.Size())
+	return err == nil && own.first
+}
+
 // ownLogs refuses a file whose logs SQLite must not see.
 func ownLogs(f File) error {
 	foreign, err := ForeignLogs(f)
