@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"osaurus/engine/fault"
 	"osaurus/engine/secret"
 	"osaurus/engine/storage/dek"
 	"osaurus/engine/storage/sealed"
@@ -113,6 +114,9 @@ func (s *Storage) planRotation() (*rotation, error) {
 	}
 	r.files = files
 	for _, f := range files {
+		if f.unsafe { // what is behind it would keep the old key, and nobody would know
+			return nil, fault.WithText(fault.StoreUnsafePath, f.rel+" is no file or folder of this user with one name; nothing was changed")
+		}
 		r.total += f.size
 	}
 	return r, s.roomFor(r.total)
