@@ -59,9 +59,8 @@ func (s *Storage) neededKeys() (needed map[dek.ID]bool, sure bool, err error) {
 		if format := s.detect(id); format == sqlcipher.Plaintext || format == sqlcipher.Empty {
 			continue
 		}
-		_, open := s.inUse.Load(id) // with the key of its row
 		key := s.keyOf(id)
-		if !open {
+		if !s.isOpen(id) {
 			key = s.provingKey(id)
 		}
 		if key.IsZero() {

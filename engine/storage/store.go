@@ -170,6 +170,13 @@ func (s *Storage) sniff(id ID) (sqlcipher.Format, error) {
 	return format, err
 }
 
+// isOpen reports whether this process has the database open, with the key its
+// row names.
+func (s *Storage) isOpen(id ID) bool {
+	_, open := s.inUse.Load(id)
+	return open
+}
+
 // detect is sniff for those who need no reason: what cannot be looked at has
 // no format.
 func (s *Storage) detect(id ID) sqlcipher.Format {
