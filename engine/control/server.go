@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
+	"syscall"
 	"time"
 
 	"osaurus/engine"
@@ -18,6 +20,7 @@ import (
 	"osaurus/engine/fault"
 	"osaurus/engine/identity"
 	"osaurus/engine/pairing"
+	"osaurus/engine/storage"
 )
 
 // Limits of the control API.
@@ -195,6 +198,13 @@ var exits = map[fault.Code]int{
 	fault.NeedsConfirmation: exitConfirm, fault.ForeignPhrase: exitConfirm,
 }
 
+// system reports whether an error that looks like the network's is one of the
+// system itself, as those about files are.
+func system(err error) bool {
+	_, ok := err.(syscall.Errno) //nolint:errorlint // what it wraps is the network's
+	return ok
+}
+
 // describe turns an error into what the owner reads. The owner may see causes;
 // none of ours holds a secret.
 func describe(err error) *Error {
@@ -212,8 +222,14 @@ func describe(err error) *Error {
 	if _, ok := errors.AsType[*pairing.Refused](err); ok {
 		e.Code = "refused"
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
+	if n, ok := errors.AsType[net.Error](err); ok && !system(n) {
 		e.Code, e.Exit = "unreachable", exitUnreachable
+	}
+	if kind, text := storage.DiskTrouble(err); kind != "" {
+		e.Code, e.Exit = kind, exitFailed
+		if !strings.Contains(e.Message, text) {
+			e.Message = text + ": " + e.Message
+		}
 	}
 	describeRelay(e, err)
 	if foreign, ok := errors.AsType[*identity.ForeignPhraseError](err); ok {

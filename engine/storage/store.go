@@ -26,7 +26,12 @@ type Issue struct {
 }
 
 // Error implements error. It names the store, never its content.
-func (i Issue) Error() string { return fmt.Sprintf("store %s: %s", i.Store, i.Kind) }
+func (i Issue) Error() string {
+	if _, trouble := DiskTrouble(i.cause); trouble != "" {
+		return fmt.Sprintf("store %s: %s", i.Store, trouble)
+	}
+	return fmt.Sprintf("store %s: %s", i.Store, i.Kind)
+}
 
 // Unwrap returns the code of the kind and the cause.
 func (i Issue) Unwrap() []error { return []error{i.Kind.code(), i.cause} }
