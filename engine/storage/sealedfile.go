@@ -174,12 +174,14 @@ func (s *Storage) sealedFiles() ([]sealedFile, error) {
 		}
 		f := sealedFile{rel: rel, label: label}
 		switch info, err := disk.Regular(name); {
-		case err == nil:
-			f.size = info.Size()
+		case missing(err):
+			return nil //nolint:nilerr // it has just gone
 		case errors.Is(err, disk.ErrUnsafe):
 			f.unsafe = true
+		case err != nil:
+			return err
 		default:
-			return nil //nolint:nilerr // it has just gone
+			f.size = info.Size()
 		}
 		all = append(all, f)
 		return nil

@@ -83,12 +83,15 @@ func (s *Storage) goneBlobs(ctx context.Context, files []sealedFile) (gone []sea
 		f.Key = s.provingKey(ChatHistory)
 	}
 	s.mu.Unlock()
-	if format != sqlcipher.Plaintext && !f.Encrypted() || s.shed(f) != nil {
+	if format != sqlcipher.Plaintext && !f.Encrypted() {
 		return nil, nil
+	}
+	if s.shed(f) != nil {
+		return nil, ctx.Err()
 	}
 	has, err := sqlcipher.Texts(ctx, f, "SELECT name FROM pragma_table_info('turns') WHERE name = 'attachments'")
 	if err != nil || len(has) == 0 {
-		return nil, ctx.Err()
+		return nil, ctx.Err() // the database is told of by itself
 	}
 	there := map[string]bool{}
 	for _, f := range files {
@@ -105,7 +108,7 @@ func (s *Storage) goneBlobs(ctx context.Context, files []sealedFile) (gone []sea
 		}
 	}
 	if err != nil {
-		return gone, ctx.Err() // the database is told of already
+		return gone, ctx.Err()
 	}
 	return gone, nil
 }
