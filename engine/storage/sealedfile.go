@@ -158,7 +158,7 @@ func (s *Storage) sealedFiles() ([]sealedFile, error) {
 			return err
 		}
 		rel = filepath.ToSlash(rel)
-		if slices.Contains(sealedFolders, rel) && disk.Folder(name) != nil {
+		if slices.Contains(sealedFolders, rel) && errors.Is(disk.Folder(name), disk.ErrUnsafe) {
 			all = append(all, sealedFile{rel: rel, unsafe: true})
 			return nil
 		}
@@ -175,7 +175,7 @@ func (s *Storage) sealedFiles() ([]sealedFile, error) {
 		f := sealedFile{rel: rel, label: label}
 		switch info, err := disk.Regular(name); {
 		case missing(err):
-			return nil //nolint:nilerr // it has just gone
+			return nil // it has just gone
 		case errors.Is(err, disk.ErrUnsafe):
 			f.unsafe = true
 		case err != nil:
