@@ -2,11 +2,14 @@ package storage
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"osaurus/engine/storage/dek"
 )
 
 // committed cuts a rotation off at each step after its commit, has do damage
@@ -117,5 +120,49 @@ func TestOnlyCopy(t *testing.T) {
 	must(t, w.open().Close())
 	if !exists(path+rekeyed) || exists(other) {
 		t.Error("the only copy was swept, or another was not")
+	}
+}
+
+// TestRecordNamesAnotherKey: a file is opened and converged with the key it
+// has, whatever its record says.
+func TestRecordNamesAnotherKey(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(*Storage) error{
+		"converge": func(s *Storage) error {
+			done, err := s.Converge(t.Context(), nil)
+			if err == nil && len(done.Issues)+len(done.Converted) > 0 {
+				err = fmt.Errorf("%+v", done)
+			}
+			return err
+		},
+		"verify": func(s *Storage) error {
+			issues, files, err := s.VerifyAll(t.Context(), nil)
+			if err == nil && len(issues)+len(files) > 0 {
+				err = fmt.Errorf("%v %v", issues, files)
+			}
+			return err
+		},
+		"rotate": rotateOnce,
+		"open":   func(*Storage) error { return nil },
+	} {
+		w := newWorld(t)
+		want := filledLittle(w)
+		s := w.open()
+		old, err := dek.Generate(nil)
+		must(t, err)
+		must(t, s.vault.Retire(t.Context(), old))
+		s.mu.Lock()
+		err = s.record(ChatHistory, func(r *row) { r.KeyID = old.ID() })
+		s.mu.Unlock()
+		must(t, err)
+		must(t, s.Close())
+		s = w.open()
+		if err := do(s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := content(t, s); !maps.Equal(got, want) {
+			t.Errorf("%s: the content differs", name)
+		}
+		must(t, s.Close())
 	}
 }
