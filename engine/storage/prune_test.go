@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -162,6 +163,37 @@ func TestRecordNamesAnotherKey(t *testing.T) {
 		}
 		if got := content(t, s); !maps.Equal(got, want) {
 			t.Errorf("%s: the content differs", name)
+		}
+		must(t, s.Close())
+	}
+}
+
+// TestCopyFromBefore: a database from before a rotation, put back while its key
+// is still there, is not let in; its key stays.
+func TestCopyFromBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	filledLittle(w)
+	path := filepath.Join(w.root, filepath.FromSlash(ChatHistory.path()))
+	before, err := os.ReadFile(path)
+	must(t, err)
+	s := w.open()
+	must(t, rotateOnce(s))
+	must(t, s.Close())
+	must(t, os.WriteFile(path, before, 0o600))
+	for range 2 {
+		s = w.open()
+		must(t, s.Probe(t.Context()))
+		issues, _, err := s.VerifyAll(t.Context(), nil)
+		if seen := s.Issues(); err != nil || len(seen) != 1 || len(issues) != 1 || seen[0].Kind != IssueCorrupt || issues[0].Kind != IssueCorrupt {
+			t.Errorf("%v, %v, %v", seen, issues, err)
+		}
+		var issue Issue
+		if err := rotateOnce(s); !errors.As(err, &issue) || issue.Store != ChatHistory {
+			t.Errorf("rotated: %v", err)
+		}
+		if keys, err := s.vault.Others(t.Context()); err != nil || len(keys) != 1 {
+			t.Errorf("%d keys, %v", len(keys), err)
 		}
 		must(t, s.Close())
 	}

@@ -263,7 +263,7 @@ func (s *Storage) sweep(ctx context.Context) error {
 	if staged, err := s.vault.Next(ctx); err == nil {
 		defer staged.Destroy()
 		if staged.ID() != s.keys[0].ID() {
-			if err := s.vault.Retire(ctx, staged); err != nil {
+			if err := s.keepStaged(ctx, staged); err != nil {
 				return err
 			}
 		}
@@ -272,6 +272,21 @@ func (s *Storage) sweep(ctx context.Context) error {
 		}
 	}
 	return s.prune(ctx)
+}
+
+// keepStaged keeps the key of a rotation that lost its journal, and puts the
+// databases on record that have it already.
+func (s *Storage) keepStaged(ctx context.Context, staged dek.Key) error {
+	if err := s.vault.Retire(ctx, staged); err != nil {
+		return err
+	}
+	ids, err := found(s.root)
+	for _, id := range ids {
+		if err == nil && !s.isOpen(id) && s.detect(id) == sqlcipher.Encrypted && s.proved(id, staged) {
+			err = s.record(id, func(r *row) { r.Format, r.KeyID, r.State = PostureEncrypted, staged.ID(), rowReady })
+		}
+	}
+	return err
 }
 
 // leftovers lists the files that have not taken their place.

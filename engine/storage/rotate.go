@@ -312,6 +312,9 @@ func (s *Storage) rollForward(ctx context.Context, j journal) error {
 			return err
 		}
 	}
+	if err := s.recordKeys(j, to); err != nil {
+		return err
+	}
 	if err := s.settleSalt(ctx, j); err != nil {
 		return err
 	}
@@ -327,6 +330,29 @@ func (s *Storage) rollForward(ctx context.Context, j journal) error {
 	s.keys = slices.Concat(sealed.Keys{to}, slices.DeleteFunc(slices.Clone(s.keys), func(k dek.Key) bool { return k.ID() == to.ID() }))
 	s.loadRecords(ctx)
 	return nil
+}
+
+// recordKeys puts on record which of the two keys each database of a rotation
+// has, where that is not what the manifest says: a copy was gone.
+func (s *Storage) recordKeys(j journal, to dek.Key) error {
+	m, err := readManifest(s.file(manifestFile), s.keys)
+	if err != nil {
+		return nil //nolint:nilerr // it is made anew
+	}
+	changed := false
+	for _, it := range j.Items {
+		id := ID(it.Store)
+		r, known := m.Stores[id]
+		key := s.provingKey(id)
+		if known && !key.IsZero() && key.ID() != r.KeyID {
+			r.KeyID, changed = key.ID(), true
+			m.Stores[id] = r
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return m.write(s.disk, s.file(manifestFile), to)
 }
 
 // made reports whether the copy of it is what the rotation made: with the new

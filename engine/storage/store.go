@@ -294,19 +294,15 @@ func (s *Storage) openAs(ctx context.Context, id ID, o Options, act action, sit 
 	switch {
 	case act == openPlain, act == create && s.posture == PosturePlaintext:
 		return s.openWith(ctx, id, sqlcipher.File{Path: path}, opts)
-	case act != openEncrypted:
+	case act != openEncrypted || sit.rowKey == rowKeyCurrent:
 		return s.openWith(ctx, id, sqlcipher.File{Path: path, Key: s.keys[0]}, opts)
 	}
-	// Whichever key fits: a rotation that lost its journal may have left it
-	// with another one than is on record.
+	// Not on record: whichever key fits.
 	for _, key := range s.keys {
 		db, err := s.openWith(ctx, id, sqlcipher.File{Path: path, Key: key}, opts)
 		if !errors.Is(err, sqlcipher.ErrKey) {
 			return db, err
 		}
-	}
-	if sit.rowKey == rowKeyCurrent {
-		return nil, sqlcipher.ErrKey // damaged, then
 	}
 	return nil, errNoKeyFits
 }
@@ -347,23 +343,34 @@ func formatOf(f sqlcipher.File) sqlcipher.Format {
 	return sqlcipher.Plaintext
 }
 
-// provedKey returns the key that a database is encrypted with, the one its row
-// names if none at hand proves that, or none. Nobody has it open, and the
-// caller holds s.mu.
+// provedKey returns the key to open a database with: the current one if it
+// proves the first page, else the one on record. What is not on record may have
+// any. An earlier key never counts where the record names the current one: that
+// would let in a copy from before a rotation. Nobody has the database open, and
+// the caller holds s.mu.
 func (s *Storage) provedKey(id ID) dek.Key {
-	if key := s.provingKey(id); !key.IsZero() {
-		return key
+	named := s.keyOf(id)
+	if named.IsZero() {
+		return s.provingKey(id)
 	}
-	return s.keyOf(id)
+	if s.proved(id, s.keys[0]) {
+		return s.keys[0]
+	}
+	return named
 }
 
+// provingKey returns the key at hand that proves the first page of a database.
 func (s *Storage) provingKey(id ID) dek.Key {
 	for _, key := range s.keys {
-		if sqlcipher.Proves(sqlcipher.File{Path: s.file(id.path()), Key: key}) {
+		if s.proved(id, key) {
 			return key
 		}
 	}
 	return dek.Key{}
+}
+
+func (s *Storage) proved(id ID, key dek.Key) bool {
+	return sqlcipher.Proves(sqlcipher.File{Path: s.file(id.path()), Key: key})
 }
 
 // keyOf returns the key a row names. The caller holds s.mu.
