@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"math/bits"
 	"os"
+	"strings"
 
 	"osaurus/engine/storage/disk"
 )
@@ -51,13 +52,22 @@ func ForeignLogs(f File) ([]string, error) {
 	var own prover
 	var foreign []string
 	proved := false
-	for i, check := range []func(logFile, *prover) (logState, error){walState, nil, journalState} {
-		path := Sidecars(f.Path)[i]
+	for _, path := range Sidecars(f.Path) {
+		check := walState
+		switch {
+		case strings.HasSuffix(path, "-shm"): // made anew from the log
+			if _, err := disk.Regular(path); errors.Is(err, disk.ErrUnsafe) {
+				return nil, err
+			}
+			continue
+		case strings.HasSuffix(path, "-journal"):
+			check = journalState
+		}
 		log, ok, err := openLog(path)
 		if err != nil {
 			return nil, err
 		}
-		if !ok || check == nil { // an index of the log is made anew
+		if !ok {
 			continue
 		}
 		if own.size == 0 {

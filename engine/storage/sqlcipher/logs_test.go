@@ -42,7 +42,7 @@ func cut(t *testing.T, key dek.Key, rollback bool) (file, log []byte) {
 	return read(t, f.Path), read(t, f.Path+suffix)
 }
 
-func read(t *testing.T, path string) []byte {
+func read(t testing.TB, path string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -156,12 +156,14 @@ func TestLogWithoutProof(t *testing.T) {
 	if got, err := ForeignLogs(lay(t, newKey(t, 1), "-wal", torn, log)); err != nil || len(got) != 0 {
 		t.Errorf("torn: %v, %v", got, err)
 	}
-	f := lay(t, newKey(t, 1), "-wal", file, nil)
-	if err := errors.Join(os.Remove(f.Path+"-wal"), os.Symlink(f.Path, f.Path+"-wal")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := (Driver{}).Open(t.Context(), f, Options{}); !errors.Is(err, disk.ErrUnsafe) {
-		t.Errorf("a link: %v", err)
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		f := lay(t, newKey(t, 1), suffix, file, nil)
+		if err := errors.Join(os.Remove(f.Path+suffix), os.Symlink(f.Path, f.Path+suffix)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (Driver{}).Open(t.Context(), f, Options{}); !errors.Is(err, disk.ErrUnsafe) {
+			t.Errorf("%s is a link: %v", suffix, err)
+		}
 	}
 }
 
@@ -184,9 +186,21 @@ func TestOneByte(t *testing.T) {
 
 // FuzzLogs: whatever lies beside a database, looking at it ends.
 func FuzzLogs(f *testing.F) {
-	f.Add([]byte("\x37\x7f\x06\x82"), []byte(journalMagic))
-	f.Add([]byte{}, []byte(journalMagic+"\xff\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x20\x00\x00\x10\x00"))
 	key := newKey(f, 1)
+	seed := File{Path: filepath.Join(f.TempDir(), "seed.sqlite"), Key: key}
+	db := mustOpen(f, seed, Options{})
+	mustExec(f, db.Write, "PRAGMA user_version = 5")
+	wal := read(f, seed.Path+"-wal")
+	for _, s := range []string{"PRAGMA journal_mode = DELETE", "BEGIN IMMEDIATE", "PRAGMA user_version = 6"} {
+		mustExec(f, db.Write, s)
+	}
+	journal := read(f, seed.Path+"-journal")
+	if err := db.Abandon(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(wal, journal)
+	f.Add(wal[:walHeaderSize], append(shorter(journal[:512]), journal...))
+	f.Add([]byte{}, []byte(journalMagic))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, wal, journal []byte) {
 		own := prover{size: PageSize, bytes: 3 * PageSize, salt: make([]byte, saltSize)}
