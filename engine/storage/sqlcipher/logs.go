@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"math/bits"
-	"os"
 	"strings"
 
 	"osaurus/engine/storage/disk"
@@ -63,19 +62,19 @@ func ForeignLogs(f File) ([]string, error) {
 		case strings.HasSuffix(path, "-journal"):
 			check = journalState
 		}
-		log, ok, err := openLog(path)
+		log, its, err := disk.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, err
-		}
-		if !ok {
-			continue
 		}
 		if own.size == 0 {
 			if own, err = newProver(f, db, info.Size()); err != nil {
 				return nil, errors.Join(err, log.Close())
 			}
 		}
-		state, err := check(log, &own)
+		state, err := check(logFile{log, its.Size()}, &own)
 		if err := errors.Join(err, log.Close()); err != nil {
 			return nil, err
 		}
@@ -113,23 +112,8 @@ func ownLogs(f File) error {
 
 // logFile is a log that is read only.
 type logFile struct {
-	*os.File
+	io.ReaderAt
 	size int64
-}
-
-// openLog opens a log that holds anything.
-func openLog(path string) (logFile, bool, error) {
-	f, info, err := disk.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return logFile{}, false, nil
-	}
-	if err != nil {
-		return logFile{}, false, err
-	}
-	if info.Size() == 0 {
-		return logFile{}, false, f.Close()
-	}
-	return logFile{f, info.Size()}, true, nil
 }
 
 // logState is what a log would do to its database.
