@@ -21,6 +21,7 @@ import (
 	"osaurus/engine/fault"
 	"osaurus/engine/keystore"
 	"osaurus/engine/pairing"
+	"osaurus/engine/storage"
 )
 
 // Exit codes, decisions D25.
@@ -170,6 +171,9 @@ func (a *app) report(err error) int {
 	}
 	exit, code, next := classify(err)
 	text := err.Error()
+	if code == "cancelled" {
+		text = "interrupted"
+	}
 	if strings.HasPrefix(text, "unknown command") {
 		exit, code, next = exitUsage, "usage", "osaurus --help"
 	}
@@ -213,6 +217,9 @@ func classify(err error) (exit int, code, next string) {
 	if exit, code, next := classifyArtifact(err); exit != exitOK {
 		return exit, code, next
 	}
+	if code, _ := storage.DiskTrouble(err); code != "" {
+		return exitFailed, code, nextFor(code)
+	}
 	f := fault.Of(err)
 	switch f.Code {
 	case fault.KeystoreLocked:
@@ -250,6 +257,10 @@ func nextFor(code string) string {
 		return "osaurus peers list"
 	case "unreachable":
 		return "osaurus discover"
+	case "disk_full":
+		return "make room on the disk, then the same command"
+	case "disk_read_only", "disk_failed":
+		return "mend the disk, then the same command"
 	case "not_on_relay":
 		return "osaurus relay enable AGENT"
 	case "storage_locked", "storage_key_missing", "store_corrupt", "store_missing", "store_unexpected_plaintext", "store_unsafe_path", "store_forward_version":

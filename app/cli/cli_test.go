@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -54,6 +55,18 @@ func TestEveryCommandHelps(t *testing.T) {
 	})
 	if count < 40 {
 		t.Errorf("only %d commands were looked at", count)
+	}
+}
+
+// TestInterrupted: whoever ends a command reads that, and no address.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	var errs bytes.Buffer
+	a := &app{System: System{Getenv: func(string) string { return "" }, Stdout: &bytes.Buffer{}, Stderr: &errs}}
+	a.term = newTerm(a)
+	err := fmt.Errorf("asking the host: %w", context.Canceled)
+	if exit := a.report(err); exit != exitFailed || errs.String() != "error: interrupted\n" {
+		t.Errorf("%d, %q", exit, errs.String())
 	}
 }
 

@@ -115,7 +115,7 @@ func (a *app) showDone(what string, d control.StorageDone) {
 		a.out("missing: %s", m)
 	}
 	for _, f := range d.Unread {
-		a.out("%s does not open; it was left as it is", f)
+		a.out("%s does not open, or is gone; nothing was changed there", f)
 	}
 }
 

@@ -59,6 +59,9 @@ func (c *Client) send(ctx context.Context, op string, in any) (*http.Response, e
 func (c *Client) do(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if ended := req.Context().Err(); ended != nil {
+			return nil, ended // and not its cause, which names a signal
+		}
 		if errors.Is(err, ErrNoHost) {
 			return nil, ErrNoHost
 		}
@@ -99,6 +102,9 @@ func stream[Out any](ctx context.Context, c *Client, op string, in any, each fun
 		if err := dec.Decode(&out); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
+			if ended := ctx.Err(); ended != nil {
+				return ended
+			}
 			return err
 		}
 		if err := each(out); err != nil {

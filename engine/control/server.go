@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
+	"syscall"
 	"time"
 
 	"osaurus/engine"
@@ -19,6 +21,7 @@ import (
 	"osaurus/engine/fault"
 	"osaurus/engine/identity"
 	"osaurus/engine/pairing"
+	"osaurus/engine/storage"
 )
 
 // Limits of the control API.
@@ -199,6 +202,13 @@ var exits = map[fault.Code]int{
 // names are for codes that have none on the wire, where only their text stands.
 var names = map[fault.Code]string{fault.HostIdentityUnavailable: "identity_unavailable", fault.UnknownAgentAddress: "unknown_agent_address"}
 
+// system reports whether an error that looks like the network's is one of the
+// system itself, as those about files are.
+func system(err error) bool {
+	_, ok := err.(syscall.Errno) //nolint:errorlint // what it wraps is the network's
+	return ok
+}
+
 // describe turns an error into what the owner reads. The owner may see causes;
 // none of ours holds a secret.
 func describe(err error) *Error {
@@ -216,8 +226,14 @@ func describe(err error) *Error {
 	if _, ok := errors.AsType[*pairing.Refused](err); ok {
 		e.Code = "refused"
 	}
-	if _, ok := errors.AsType[net.Error](err); ok && e.Exit != exitLocked { // a keystore may be behind a socket too
+	if n, ok := errors.AsType[net.Error](err); ok && !system(n) && e.Exit != exitLocked { // a keystore may be behind a socket too
 		e.Code, e.Exit = "unreachable", exitUnreachable
+	}
+	if kind, text := storage.DiskTrouble(err); kind != "" {
+		e.Code, e.Exit = kind, exitFailed
+		if !strings.Contains(e.Message, text) {
+			e.Message = text + ": " + e.Message
+		}
 	}
 	describeRelay(e, err)
 	if foreign, ok := errors.AsType[*identity.ForeignPhraseError](err); ok {

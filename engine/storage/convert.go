@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"syscall"
 
 	"osaurus/engine/storage/dek"
 	"osaurus/engine/storage/disk"
@@ -17,6 +19,23 @@ const spare = 64 << 20
 
 // ErrNoSpace says that an operation would fill the disk; nothing was changed.
 var ErrNoSpace = errors.New("storage: not enough free space")
+
+// DiskTrouble tells an error of the disk in plain words, and names its kind;
+// "" is any other error.
+func DiskTrouble(err error) (kind, text string) {
+	is := func(kinds ...error) bool {
+		return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
+	}
+	switch {
+	case is(ErrNoSpace, sqlcipher.ErrFull, syscall.ENOSPC, syscall.EDQUOT):
+		return "disk_full", "the disk is full"
+	case is(sqlcipher.ErrReadOnly, syscall.EROFS):
+		return "disk_read_only", "the disk is read-only"
+	case is(sqlcipher.ErrIO, syscall.EIO):
+		return "disk_failed", "the disk reports an error"
+	}
+	return "", ""
+}
 
 // convert brings the file of a store to another key, none meaning plaintext:
 // copy, verify, rename. The original stands until the rename, and its log is
@@ -40,6 +59,9 @@ func (s *Storage) convert(ctx context.Context, id ID, from, to dek.Key, p sqlcip
 
 // copyStore copies src to the new file dst and proves that they agree.
 func (s *Storage) copyStore(ctx context.Context, src, dst sqlcipher.File, p sqlcipher.Progress) error {
+	if err := s.shed(src); err != nil {
+		return err
+	}
 	want, err := s.engine.Verify(ctx, src)
 	if err != nil {
 		return err

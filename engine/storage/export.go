@@ -60,7 +60,7 @@ func (s *Storage) Export(ctx context.Context, o ExportOptions) (done Exported, e
 		if err := s.outside(o.Dest); err != nil {
 			return err
 		}
-		plan, err := s.planExport()
+		plan, err := s.planExport(ctx)
 		if err != nil {
 			return err
 		}
@@ -166,19 +166,26 @@ type exportFileItem struct {
 	label  sealed.Label
 }
 
-func (s *Storage) planExport() (p exportPlan, err error) {
+func (s *Storage) planExport(ctx context.Context) (p exportPlan, err error) {
 	files, err := s.sealedFiles()
 	if err != nil {
 		return p, err
 	}
-	for _, f := range files {
+	gone, err := s.goneBlobs(ctx, files)
+	if err != nil {
+		return p, err
+	}
+	for _, f := range append(files, gone...) {
 		it := exportFileItem{rel: f.rel, size: f.size, sealed: true, label: f.label}
 		if f.label.Purpose == sealed.Blob {
 			it.path = archive.Blob.Path(f.label.Name)
 			p.blobs = append(p.blobs, it)
 			continue
 		}
-		if _, _, known := placeOf(f.label.Name); known {
+		if f.unsafe && slices.Contains(sealedFolders, f.rel) {
+			it.path = archive.Config.Path(f.rel)
+			p.config = append(p.config, it)
+		} else if _, _, known := placeOf(f.label.Name); known {
 			it.path = archive.Config.Path(f.label.Name)
 			p.config = append(p.config, it)
 		}
@@ -196,10 +203,9 @@ func (s *Storage) planExport() (p exportPlan, err error) {
 	byPath := func(a, b exportFileItem) int { return strings.Compare(a.path, b.path) }
 	slices.SortFunc(p.blobs, byPath)
 	slices.SortFunc(p.config, byPath)
-	if p.stores, err = found(s.root); err != nil {
+	if p.stores, err = s.held(); err != nil {
 		return p, err
 	}
-	p.stores = slices.DeleteFunc(p.stores, func(id ID) bool { return s.detect(id) == sqlcipher.Empty })
 	slices.SortFunc(p.stores, func(a, b ID) int { return strings.Compare(a.path(), b.path()) })
 	p.total = s.sizeOf(p.stores)
 	for _, f := range slices.Concat(p.blobs, p.config) {
@@ -350,6 +356,10 @@ func (c counting) Write(p []byte) (int, error) {
 // reasonOf is what the manifest says of a file that is missing from it.
 func reasonOf(err error) string {
 	switch {
+	case missing(err):
+		return string(IssueMissing)
+	case errors.Is(err, disk.ErrUnsafe):
+		return string(IssueUnsafePath)
 	case errors.Is(err, sealed.ErrUnknownKey):
 		return string(IssueLocked)
 	case sealed.Refused(err), errors.Is(err, blob.ErrContent):
@@ -399,8 +409,9 @@ func (s *Storage) source(ctx context.Context, id ID) (f sqlcipher.File, r sqlcip
 	s.mu.Lock()
 	sit, err := s.look(id)
 	keys := slices.Clone(s.keys)
-	if k := s.keyOf(id); !k.IsZero() {
-		keys = sealed.Keys{k}
+	named := false
+	if k := s.provedKey(id); !k.IsZero() {
+		keys, named = sealed.Keys{k}, true
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -411,14 +422,19 @@ func (s *Storage) source(ctx context.Context, id ID) (f sqlcipher.File, r sqlcip
 	case refuse:
 		return f, r, Issue{id, kind, fault.StorageLocked}
 	case openPlain, encryptThen, create:
-		keys = sealed.Keys{dek.Key{}}
+		keys, named = sealed.Keys{dek.Key{}}, true
 	case openEncrypted, rekeyThen:
 	}
-	err = errNoKeyFits
 	for _, f.Key = range keys {
-		if r, err = s.engine.Verify(ctx, f); !errors.Is(err, sqlcipher.ErrKey) {
+		if err = s.shed(f); err == nil {
+			r, err = s.engine.Verify(ctx, f)
+		}
+		if !errors.Is(err, sqlcipher.ErrKey) {
 			break
 		}
+	}
+	if !named && errors.Is(err, sqlcipher.ErrKey) {
+		err = errNoKeyFits
 	}
 	if err != nil && ctx.Err() == nil {
 		return f, r, Issue{id, issueOf(err, IssueUnknown), err}

@@ -297,7 +297,7 @@ func usedBelow(t *testing.T, dir string) int64 {
 // everything that wraps it.
 func isFull(err error) bool {
 	var code sqlite3.Error
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, sqlcipher.ErrFull) || errors.As(err, &code) && (code.Code == sqlite3.ErrFull || code.Code == sqlite3.ErrIoErr)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, sqlcipher.ErrFull) || errors.Is(err, sqlcipher.ErrIO) || errors.As(err, &code) && (code.Code == sqlite3.ErrFull || code.Code == sqlite3.ErrIoErr)
 }
 
 // causes is everything an error wraps.

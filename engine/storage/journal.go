@@ -5,10 +5,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"path/filepath"
 
 	"osaurus/engine/internal/canonjson"
+	"osaurus/engine/secret"
 	"osaurus/engine/storage/dek"
 )
 
@@ -63,15 +65,35 @@ const maxJournal = 64 << 20
 var errJournal = errors.New("storage: the journal of an operation does not verify")
 
 func (j journal) mac(key dek.Key) (string, error) {
-	j.MACOld, j.MACNew = "", ""
 	text, err := canonjson.Marshal(j)
 	if err != nil {
 		return "", err
 	}
+	return journalMAC(text, key)
+}
+
+func journalMAC(text []byte, key dek.Key) (string, error) {
 	macKey := key.Journal()
 	defer macKey.Destroy()
-	h := hmac.New(sha256.New, macKey.Expose())
-	h.Write(text)
+	return macOf(text, macKey, "mac_old", "mac_new")
+}
+
+// macOf authenticates all that text, a JSON object, says beside the MACs: what
+// a newer host put into it too.
+func macOf(text []byte, key secret.Bytes, macs ...string) (string, error) {
+	var members map[string]json.RawMessage
+	if err := canonjson.Unmarshal(text, &members); err != nil {
+		return "", err
+	}
+	for _, name := range macs {
+		delete(members, name)
+	}
+	signed, err := canonjson.Marshal(members)
+	if err != nil {
+		return "", err
+	}
+	h := hmac.New(sha256.New, key.Expose())
+	h.Write(signed)
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
@@ -111,7 +133,7 @@ func (s *Storage) readJournal() (journal, error) {
 		}
 	}
 	for _, key := range s.keys {
-		want, err := j.mac(key)
+		want, err := journalMAC(text, key)
 		if err != nil {
 			return journal{}, err
 		}

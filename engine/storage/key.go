@@ -58,6 +58,9 @@ func (s *Storage) Prewarm(ctx context.Context) error {
 	if err := s.resume(ctx); err != nil {
 		return err
 	}
+	if err := s.rebuild(); err != nil {
+		return err
+	}
 	return s.keyError()
 }
 
@@ -102,7 +105,7 @@ func (s *Storage) reload(ctx context.Context) error {
 	if err := s.resume(ctx); err != nil {
 		return err
 	}
-	return s.adopt(ctx)
+	return errors.Join(s.adopt(ctx), s.rebuild())
 }
 
 // loadKeys asks the keystore. A keystore that has no key is believed only if

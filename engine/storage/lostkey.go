@@ -68,7 +68,11 @@ func (s *Storage) proves(ctx context.Context, key dek.Key) bool {
 		if s.detect(id) != sqlcipher.Encrypted {
 			continue
 		}
-		if db, err := s.engine.Open(ctx, sqlcipher.File{Path: s.file(id.path()), Key: key}, sqlcipher.Options{}); err == nil {
+		f := sqlcipher.File{Path: s.file(id.path()), Key: key}
+		if s.shed(f) != nil {
+			continue
+		}
+		if db, err := s.engine.Open(ctx, f, sqlcipher.Options{}); err == nil {
 			return db.Abandon() == nil
 		}
 	}

@@ -4,14 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"osaurus/engine/internal/canonjson"
-	"osaurus/engine/storage/blob"
-	"osaurus/engine/storage/sealed"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -151,19 +148,6 @@ func (s *Storage) encrypted(id ID) bool {
 	return s.manifest.Stores[id].Format == PostureEncrypted
 }
 
-// opens reports whether a key at hand opens a sealed file, and an attachment
-// has the content of its name.
-func (s *Storage) opens(f sealedFile) bool {
-	s.mu.Lock()
-	keys := s.keys
-	s.mu.Unlock()
-	if f.label.Purpose == sealed.Blob {
-		return s.Blobs().Verify(blob.Hash(f.label.Name)) == nil
-	}
-	_, _, err := sealed.CopyFile(io.Discard, s.file(f.rel), keys, f.label)
-	return err == nil
-}
-
 // vacuum moves the database where that gains enough and there is room.
 func (s *Storage) vacuum(ctx context.Context, id ID, db *sqlcipher.DB) error {
 	var pages, unused int64
@@ -183,51 +167,4 @@ func (s *Storage) vacuum(ctx context.Context, id ID, db *sqlcipher.DB) error {
 		return sqlcipher.Classify(err)
 	}
 	return db.Checkpoint(ctx)
-}
-
-// VerifyAll reads every database and every sealed file whole and returns the
-// issues it found. Databases are closed meanwhile.
-func (s *Storage) VerifyAll(ctx context.Context, progress func(Progress)) (issues []Issue, files []string, err error) {
-	err = s.exclusive(ctx, "verify", func() error {
-		s.mu.Lock()
-		ids, err := found(s.root)
-		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		sealedOnes, err := s.sealedFiles()
-		if err != nil {
-			return err
-		}
-		total := s.sizeOf(ids)
-		for _, f := range sealedOnes {
-			total += f.size
-		}
-		r := newReport(progress, total)
-		for _, id := range ids {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			_, _, err := s.source(ctx, id)
-			var issue Issue
-			if errors.As(err, &issue) {
-				s.note(id, err)
-				issues = append(issues, issue)
-			} else if err != nil {
-				return err
-			}
-			r.finish(string(id), s.sizeOf([]ID{id}))
-		}
-		for _, f := range sealedOnes {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if !s.opens(f) {
-				files = append(files, f.rel)
-			}
-			r.finish("files", f.size)
-		}
-		return nil
-	})
-	return issues, files, err
 }

@@ -2,11 +2,10 @@ package storage
 
 import (
 	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -56,16 +55,17 @@ var errManifest = errors.New("storage: the manifest does not verify")
 func newManifest() manifest { return manifest{V: manifestVersion, Stores: map[ID]row{}} }
 
 func (m manifest) mac(key dek.Key) (string, error) {
-	m.MAC = ""
 	text, err := canonjson.Marshal(m)
 	if err != nil {
 		return "", err
 	}
+	return manifestMAC(text, key)
+}
+
+func manifestMAC(text []byte, key dek.Key) (string, error) {
 	macKey := key.Manifest()
 	defer macKey.Destroy()
-	h := hmac.New(sha256.New, macKey.Expose())
-	h.Write(text)
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return macOf(text, macKey, "mac")
 }
 
 // write seals m under key and replaces the file.
@@ -95,7 +95,7 @@ func readManifest(path string, keys sealed.Keys) (manifest, error) {
 		return newManifest(), errManifest
 	}
 	for _, key := range keys {
-		if want, err := m.mac(key); err == nil && hmac.Equal([]byte(want), []byte(m.MAC)) {
+		if want, err := manifestMAC(text, key); err == nil && hmac.Equal([]byte(want), []byte(m.MAC)) {
 			return m, nil
 		}
 	}
@@ -123,6 +123,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 
 // record changes one row and writes the manifest. The caller holds s.mu.
 func (s *Storage) record(id ID, change func(*row)) error {
+	proved := s.trusted
 	if err := s.distrust(); err != nil {
 		return err
 	}
@@ -131,7 +132,7 @@ func (s *Storage) record(id ID, change func(*row)) error {
 		r = newRow(id, s.now())
 	}
 	change(&r)
-	if known && r == s.manifest.Stores[id] {
+	if known && proved && r == s.manifest.Stores[id] {
 		return nil
 	}
 	s.manifest.Stores[id] = r
@@ -150,10 +151,23 @@ func (s *Storage) writeManifest() error {
 	return s.manifest.write(s.disk, s.file(manifestFile), s.keys[0])
 }
 
-// distrust goes before the first write of a manifest that proved nothing: each
-// plaintext store that lies here now is put on record as one that was
+// rebuild writes a manifest anew that is gone or was changed, once. One that
+// names a key nobody has here may be right, and stays. The caller holds s.mu.
+func (s *Storage) rebuild() error {
+	id := s.manifest.KeyID
+	if s.trusted || s.keyState != KeyReady || !id.IsZero() && s.keyByID(id).IsZero() {
+		return nil
+	}
+	s.log("storage.manifest_rebuilt")
+	return s.writeManifest()
+}
+
+// distrust goes before the first write of a manifest that proved nothing
+// (decisions D5). Each store that opens with a key at hand is put on record.
+// Each plaintext one that lies here now is put on record as one that was
 // encrypted, so that only the owner's word lets it in, also after the next
-// start (decisions D5). The caller holds s.mu.
+// start. What else it said of stores here still serves to refuse them. The
+// caller holds s.mu.
 func (s *Storage) distrust() error {
 	if s.trusted || s.keyState != KeyReady {
 		return nil
@@ -162,9 +176,17 @@ func (s *Storage) distrust() error {
 	if err != nil {
 		return err
 	}
+	maps.DeleteFunc(s.manifest.Stores, func(id ID, _ row) bool { return id.path() == "" })
 	for _, id := range ids {
-		if s.posture == PostureEncrypted && s.detect(id) == sqlcipher.Plaintext {
-			s.manifest.Stores[id] = row{Path: id.path(), Format: PostureEncrypted, KeyID: s.keys[0].ID(), State: rowReady, FirstSeen: s.now().Unix()}
+		var key dek.Key
+		switch format := s.detect(id); {
+		case format == sqlcipher.Plaintext && s.posture == PostureEncrypted:
+			key = s.keys[0]
+		case format == sqlcipher.Encrypted && !s.isOpen(id):
+			key = s.provingKey(id)
+		}
+		if !key.IsZero() {
+			s.manifest.Stores[id] = row{Path: id.path(), Format: PostureEncrypted, KeyID: key.ID(), State: rowReady, FirstSeen: s.now().Unix()}
 		}
 	}
 	s.trusted = true

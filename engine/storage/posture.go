@@ -96,7 +96,7 @@ func (s *Storage) convergeStore(ctx context.Context, id ID, p sqlcipher.Progress
 	case refuse:
 		return false, Issue{id, kind, s.keyError()}
 	case rekeyThen:
-		from = s.keyOf(id)
+		from = s.provedKey(id)
 	case encryptThen:
 	case create, openPlain, openEncrypted:
 		return false, nil
@@ -104,13 +104,17 @@ func (s *Storage) convergeStore(ctx context.Context, id ID, p sqlcipher.Progress
 	if err := s.ensureKey(ctx); err != nil {
 		return false, Issue{id, IssueLocked, err}
 	}
-	if err := s.convert(ctx, id, from, s.keys[0], p); err != nil {
+	converts := from.ID() != s.keys[0].ID() // or only the record was wrong
+	if converts {
+		err = s.convert(ctx, id, from, s.keys[0], p)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
 		return false, Issue{id, issueOf(err, IssueMigration), err}
 	}
-	return true, s.record(id, func(r *row) { r.Format, r.KeyID, r.State = PostureEncrypted, s.keys[0].ID(), rowReady })
+	return converts, s.record(id, func(r *row) { r.Format, r.KeyID, r.State = PostureEncrypted, s.keys[0].ID(), rowReady })
 }
 
 // SetPosture changes how databases are kept, and brings those that exist to

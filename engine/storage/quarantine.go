@@ -99,9 +99,31 @@ func (s *Storage) moveAside(id ID, rel, reason string) (folder string, err error
 	return folder, nil
 }
 
+// shed sets aside the logs beside a database that hold pages of another one:
+// they would be written over it. Nobody may have it open.
+func (s *Storage) shed(f sqlcipher.File) error {
+	foreign, err := sqlcipher.ForeignLogs(f)
+	if err != nil {
+		return err
+	}
+	for _, path := range foreign {
+		rel, err := filepath.Rel(s.root, path)
+		if err != nil {
+			return err
+		}
+		if _, err := s.moveAside("", filepath.ToSlash(rel), "a log of another database"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // formatOfFile is the format of a file that is no database, and the key it
 // names.
 func formatOfFile(file string) (string, dek.ID) {
+	if isLog(file) {
+		return sqlcipher.Foreign.String(), dek.ID{} // it may need any key
+	}
 	if !strings.HasSuffix(file, sealed.Ext) {
 		return sqlcipher.Plaintext.String(), dek.ID{}
 	}
@@ -251,7 +273,7 @@ func (s *Storage) sweep(ctx context.Context) error {
 	if staged, err := s.vault.Next(ctx); err == nil {
 		defer staged.Destroy()
 		if staged.ID() != s.keys[0].ID() {
-			if err := s.vault.Retire(ctx, staged); err != nil {
+			if err := s.keepStaged(ctx, staged); err != nil {
 				return err
 			}
 		}
@@ -260,6 +282,21 @@ func (s *Storage) sweep(ctx context.Context) error {
 		}
 	}
 	return s.prune(ctx)
+}
+
+// keepStaged keeps the key of a rotation that lost its journal, and puts the
+// databases on record that have it already.
+func (s *Storage) keepStaged(ctx context.Context, staged dek.Key) error {
+	if err := s.vault.Retire(ctx, staged); err != nil {
+		return err
+	}
+	ids, err := found(s.root)
+	for _, id := range ids {
+		if err == nil && !s.isOpen(id) && s.detect(id) == sqlcipher.Encrypted && s.proved(id, staged) {
+			err = s.record(id, func(r *row) { r.Format, r.KeyID, r.State = PostureEncrypted, staged.ID(), rowReady })
+		}
+	}
+	return err
 }
 
 // leftovers lists the files that have not taken their place.
@@ -281,6 +318,10 @@ func (s *Storage) leftovers() ([]string, error) {
 		return nil
 	})
 	return all, err
+}
+
+func isLog(name string) bool {
+	return slices.ContainsFunc(sqlcipher.Sidecars(""), func(suffix string) bool { return strings.HasSuffix(name, suffix) })
 }
 
 func isLeftover(name string) bool {

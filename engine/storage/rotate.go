@@ -7,13 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
+	"osaurus/engine/fault"
 	"osaurus/engine/secret"
 	"osaurus/engine/storage/dek"
-	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sealed"
 	"osaurus/engine/storage/sqlcipher"
 )
@@ -97,7 +96,7 @@ func (s *Storage) planRotation() (*rotation, error) {
 		case act == refuse:
 			return nil, Issue{id, kind, nil}
 		case act == openEncrypted || act == rekeyThen:
-			key := s.keyOf(id)
+			key := s.provedKey(id)
 			if key.IsZero() {
 				key = s.keys[0]
 			}
@@ -115,6 +114,9 @@ func (s *Storage) planRotation() (*rotation, error) {
 	}
 	r.files = files
 	for _, f := range files {
+		if f.unsafe { // what is behind it would keep the old key, and nobody would know
+			return nil, fault.WithText(fault.StoreUnsafePath, f.rel+" is no file or folder of this user with one name; nothing was changed")
+		}
 		r.total += f.size
 	}
 	return r, s.roomFor(r.total)
@@ -286,8 +288,8 @@ func (s *Storage) rollForward(ctx context.Context, j journal) error {
 	for _, it := range j.Items {
 		path := s.file(it.Path)
 		dirs[filepath.Dir(path)] = true
-		if !exists(path + rekeyed) {
-			continue
+		if !exists(path+rekeyed) || !s.made(it, to) {
+			continue // what is in its place keeps its key
 		}
 		if it.Store != "" {
 			for _, side := range sqlcipher.Sidecars(path) {
@@ -310,6 +312,9 @@ func (s *Storage) rollForward(ctx context.Context, j journal) error {
 			return err
 		}
 	}
+	if err := s.recordKeys(j, to); err != nil {
+		return err
+	}
 	if err := s.settleSalt(ctx, j); err != nil {
 		return err
 	}
@@ -325,6 +330,43 @@ func (s *Storage) rollForward(ctx context.Context, j journal) error {
 	s.keys = slices.Concat(sealed.Keys{to}, slices.DeleteFunc(slices.Clone(s.keys), func(k dek.Key) bool { return k.ID() == to.ID() }))
 	s.loadRecords(ctx)
 	return nil
+}
+
+// recordKeys puts on record which of the two keys each database of a rotation
+// has, where that is not what the manifest says: a copy was gone.
+func (s *Storage) recordKeys(j journal, to dek.Key) error {
+	m, err := readManifest(s.file(manifestFile), s.keys)
+	if err != nil {
+		return nil //nolint:nilerr // it is made anew
+	}
+	changed := false
+	for _, it := range j.Items {
+		id := ID(it.Store)
+		r, known := m.Stores[id]
+		key := s.provingKey(id)
+		if known && !key.IsZero() && key.ID() != r.KeyID {
+			r.KeyID, changed = key.ID(), true
+			m.Stores[id] = r
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return m.write(s.disk, s.file(manifestFile), to)
+}
+
+// made reports whether the copy of it is what the rotation made: with the new
+// key, by its beginning.
+func (s *Storage) made(it item, to dek.Key) bool {
+	copied := s.file(it.Path) + rekeyed
+	switch {
+	case it.Store != "":
+		return sqlcipher.Proves(sqlcipher.File{Path: copied, Key: to})
+	case it.Path == saltFile:
+		return true
+	}
+	id, err := keyIDOf(copied)
+	return err == nil && id == to.ID()
 }
 
 // settleSalt keeps the salt of a derived key in the keystore too, or forgets
@@ -347,97 +389,4 @@ func (s *Storage) keyByID(id dek.ID) dek.Key {
 		}
 	}
 	return dek.Key{}
-}
-
-// prune forgets retired keys that nothing needs any more. In doubt they stay.
-// The caller holds s.mu.
-func (s *Storage) prune(ctx context.Context) error {
-	if len(s.keys) < 2 || !s.trusted {
-		return nil
-	}
-	needed, sure, err := s.neededKeys()
-	if err != nil || !sure {
-		return err
-	}
-	kept := sealed.Keys{s.keys[0]}
-	for _, k := range s.keys[1:] {
-		if needed[k.ID()] {
-			kept = append(kept, k)
-			continue
-		}
-		if k.ID() != s.keys[0].ID() {
-			if err := s.vault.Forget(ctx, k.ID()); err != nil {
-				return err
-			}
-			s.log("storage.key_forgotten", slog.String("keyId", k.ID().String()))
-		}
-		k.Destroy()
-	}
-	s.keys = kept
-	return nil
-}
-
-// neededKeys names the keys that a store, a sealed file or something set
-// aside needs. It is not sure where a file does not say.
-func (s *Storage) neededKeys() (needed map[dek.ID]bool, sure bool, err error) {
-	needed = map[dek.ID]bool{}
-	for _, r := range s.manifest.Stores {
-		needed[r.KeyID] = true
-	}
-	ids, err := found(s.root)
-	if err != nil {
-		return nil, false, err
-	}
-	for _, id := range ids {
-		if _, known := s.manifest.Stores[id]; !known && s.detect(id) != sqlcipher.Plaintext {
-			return nil, false, nil
-		}
-	}
-	aside, err := s.quarantined()
-	if err != nil {
-		return nil, false, err
-	}
-	for _, q := range aside {
-		if q.KeyID.IsZero() && q.Format != sqlcipher.Plaintext.String() {
-			return nil, false, nil
-		}
-		needed[q.KeyID] = true
-	}
-	files, err := s.sealedFiles()
-	if err != nil {
-		return nil, false, err
-	}
-	for _, f := range files {
-		id, err := keyIDOf(s.file(f.rel))
-		if err != nil {
-			return nil, false, nil //nolint:nilerr // it may need any key
-		}
-		needed[id] = true
-	}
-	return needed, true, nil
-}
-
-// keyIDOf reads the key id in the header of a sealed file.
-func keyIDOf(path string) (dek.ID, error) {
-	f, _, err := disk.Open(path)
-	if err != nil {
-		return dek.ID{}, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	return sealed.KeyID(f)
-}
-
-// removeLeftovers removes every copy that has not taken its place.
-func (s *Storage) removeLeftovers() error {
-	leftovers, err := s.leftovers()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, path := range leftovers {
-		if info, err := os.Lstat(path); err == nil && !info.IsDir() {
-			errs = append(errs, s.disk.Remove(path), s.disk.SyncDir(filepath.Dir(path)))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -3,7 +3,9 @@ package storage
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,6 +46,9 @@ func (s *Storage) writeSealed(rel string, content []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := s.safeFile(rel); err != nil {
+		return err
+	}
 	path := s.file(rel)
 	if err := s.disk.MkdirAll(filepath.Dir(path)); err != nil {
 		return err
@@ -55,6 +60,15 @@ func (s *Storage) writeSealed(rel string, content []byte) error {
 		return err
 	}
 	return s.disk.SyncDir(filepath.Dir(path))
+}
+
+// safeFile refuses a file that is reached through a link: no operation over
+// all files would see it.
+func (s *Storage) safeFile(rel string) error {
+	if err := s.safeDir(path.Dir(rel)); err != nil {
+		return fault.New(fault.StoreUnsafePath, err)
+	}
+	return nil
 }
 
 // ReadSealed passes what WriteSealed wrote, at most limit bytes, to parse. A
@@ -75,6 +89,9 @@ func (s *Storage) ReadSealed(ctx context.Context, rel string, limit int64, parse
 }
 
 func (s *Storage) readSealed(rel string, limit int64, parse func([]byte) error) error {
+	if err := s.safeFile(rel); err != nil {
+		return err
+	}
 	path := s.file(rel)
 	if exists(path + sealed.Ext) {
 		content, err := s.openRecord(rel, limit)
@@ -119,21 +136,31 @@ type sealedFile struct {
 	rel   string
 	label sealed.Label
 	size  int64
+	// unsafe: it is a link or the like, or is a folder of sealed files that is
+	// one. It does not open.
+	unsafe bool
 }
 
+// sealedFolders hold sealed files.
+var sealedFolders = []string{path.Dir(blobsDir), blobsDir, "identity", "agent-invites", "providers"}
+
 // sealedFiles lists every sealed file below the root, quarantine excepted,
-// sorted. What is no regular file of ours is passed over.
+// sorted.
 func (s *Storage) sealedFiles() ([]sealedFile, error) {
 	var all []sealedFile
-	err := filepath.WalkDir(s.root, func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(s.root, func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(s.root, path)
+		rel, err := filepath.Rel(s.root, name)
 		if err != nil {
 			return err
 		}
 		rel = filepath.ToSlash(rel)
+		if slices.Contains(sealedFolders, rel) && errors.Is(disk.Folder(name), disk.ErrUnsafe) {
+			all = append(all, sealedFile{rel: rel, unsafe: true})
+			return nil
+		}
 		if e.IsDir() {
 			if rel == quarantineDir || slices.Contains(unread, rel) {
 				return fs.SkipDir
@@ -144,9 +171,18 @@ func (s *Storage) sealedFiles() ([]sealedFile, error) {
 		if !ok || strings.HasPrefix(e.Name(), ".") {
 			return nil
 		}
-		if info, err := disk.Regular(path); err == nil {
-			all = append(all, sealedFile{rel, label, info.Size()})
+		f := sealedFile{rel: rel, label: label}
+		switch info, err := disk.Regular(name); {
+		case missing(err):
+			return nil // it has just gone
+		case errors.Is(err, disk.ErrUnsafe):
+			f.unsafe = true
+		case err != nil:
+			return err
+		default:
+			f.size = info.Size()
 		}
+		all = append(all, f)
 		return nil
 	})
 	return all, err

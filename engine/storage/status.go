@@ -56,8 +56,7 @@ func (s *Storage) Probe(ctx context.Context) error {
 	ids = slices.DeleteFunc(ids, func(id ID) bool {
 		sit, err := s.look(id)
 		act, _ := decide(sit)
-		_, open := s.inUse.Load(id)
-		return open || err != nil || act != openEncrypted && act != openPlain
+		return s.isOpen(id) || err != nil || act != openEncrypted && act != openPlain
 	})
 	s.mu.Unlock()
 	err = errors.Join(err, s.probeRecords())

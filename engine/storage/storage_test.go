@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"osaurus/engine/fault"
 	"osaurus/engine/keystore"
 	"osaurus/engine/secret"
+	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sqlcipher"
 )
 
@@ -153,5 +155,28 @@ func TestOlderKey(t *testing.T) {
 	var issue Issue
 	if err := use(t, s, ChatHistory, nil); !errors.As(err, &issue) || issue.Kind != IssueLocked {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestDiskTroubleIsTold: a store that does not open for want of room says so.
+func TestDiskTroubleIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := Config{Root: w.root, Keystore: w.vault}
+	var refused error
+	c.Disk.Step = func(op disk.Op, _ string) error {
+		if op == disk.Create {
+			return refused
+		}
+		return nil
+	}
+	s, err := Open(t.Context(), c)
+	must(t, err)
+	defer s.Close()
+	for want, cause := range map[string]error{"the disk is full": syscall.ENOSPC, "the disk is read-only": syscall.EROFS, "the disk reports an error": syscall.EIO} {
+		refused = &os.PathError{Op: "open", Path: "x", Err: cause}
+		if err := use(t, s, ChatHistory, nil); err == nil || err.Error() != "store chat-history: "+want {
+			t.Errorf("%v", err)
+		}
 	}
 }

@@ -26,7 +26,12 @@ type Issue struct {
 }
 
 // Error implements error. It names the store, never its content.
-func (i Issue) Error() string { return fmt.Sprintf("store %s: %s", i.Store, i.Kind) }
+func (i Issue) Error() string {
+	if _, trouble := DiskTrouble(i.cause); trouble != "" {
+		return fmt.Sprintf("store %s: %s", i.Store, trouble)
+	}
+	return fmt.Sprintf("store %s: %s", i.Store, i.Kind)
+}
 
 // Unwrap returns the code of the kind and the cause.
 func (i Issue) Unwrap() []error { return []error{i.Kind.code(), i.cause} }
@@ -170,6 +175,13 @@ func (s *Storage) sniff(id ID) (sqlcipher.Format, error) {
 	return format, err
 }
 
+// isOpen reports whether this process has the database open, with the key its
+// row names.
+func (s *Storage) isOpen(id ID) bool {
+	_, open := s.inUse.Load(id)
+	return open
+}
+
 // detect is sniff for those who need no reason: what cannot be looked at has
 // no format.
 func (s *Storage) detect(id ID) sqlcipher.Format {
@@ -310,6 +322,9 @@ func (s *Storage) openWith(ctx context.Context, id ID, f sqlcipher.File, o sqlci
 			return nil, err
 		}
 	}
+	if err := s.shed(f); err != nil && !missing(err) {
+		return nil, err
+	}
 	db, err := s.engine.Open(ctx, f, o)
 	if err != nil {
 		return nil, err
@@ -326,6 +341,36 @@ func formatOf(f sqlcipher.File) sqlcipher.Format {
 		return sqlcipher.Encrypted
 	}
 	return sqlcipher.Plaintext
+}
+
+// provedKey returns the key to open a database with: the current one if it
+// proves the first page, else the one on record. What is not on record may have
+// any. An earlier key never counts where the record names the current one: that
+// would let in a copy from before a rotation. Nobody has the database open, and
+// the caller holds s.mu.
+func (s *Storage) provedKey(id ID) dek.Key {
+	named := s.keyOf(id)
+	if named.IsZero() {
+		return s.provingKey(id)
+	}
+	if s.proved(id, s.keys[0]) {
+		return s.keys[0]
+	}
+	return named
+}
+
+// provingKey returns the key at hand that proves the first page of a database.
+func (s *Storage) provingKey(id ID) dek.Key {
+	for _, key := range s.keys {
+		if s.proved(id, key) {
+			return key
+		}
+	}
+	return dek.Key{}
+}
+
+func (s *Storage) proved(id ID, key dek.Key) bool {
+	return sqlcipher.Proves(sqlcipher.File{Path: s.file(id.path()), Key: key})
 }
 
 // keyOf returns the key a row names. The caller holds s.mu.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"osaurus/engine/internal/canonjson"
@@ -43,6 +44,19 @@ func (k Kind) threshold() (int, error) {
 		return SpillVideo, nil
 	}
 	return 0, ErrAttachment
+}
+
+// mentioned finds the blobs in the attachments JSON of any host. In a string
+// of the JSON the quotes would be escaped, so a text cannot look like one.
+var mentioned = regexp.MustCompile(`"hash"\s*:\s*"([0-9a-f]{64})"`)
+
+// Mentioned returns the blobs that the attachments JSON of a turn refers to.
+func Mentioned(attachments string) []Hash {
+	var all []Hash
+	for _, m := range mentioned.FindAllStringSubmatch(attachments, -1) {
+		all = append(all, Hash(m[1]))
+	}
+	return all
 }
 
 // ErrAttachment refuses attachment JSON; it never contains the input.

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"osaurus/engine/fault"
 	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sealed"
 )
@@ -54,7 +55,9 @@ func Of(content []byte) Hash {
 // Label is what the sealed file of h is bound to.
 func (h Hash) Label() sealed.Label { return sealed.Label{Purpose: sealed.Blob, Name: string(h)} }
 
-// Store is a folder of blobs. It is safe for concurrent use, except that
+// Store is a folder of blobs. It, and the folder it lies in, must be folders of
+// this user: a link would lead what is kept to where no operation over all
+// files sees it (fault.StoreUnsafePath). It is safe for concurrent use, except that
 // Remove and Sweep must not run beside a Put whose blob nobody refers to yet.
 type Store struct {
 	// Dir is made when the first blob is put.
@@ -63,6 +66,24 @@ type Store struct {
 	// returned as it is. Put needs one.
 	Keys func() (sealed.Keys, error)
 	Disk disk.Disk
+}
+
+// folder refuses a link in place of a folder; none yet is none.
+func (s *Store) folder() error {
+	for _, dir := range []string{filepath.Dir(s.Dir), s.Dir} {
+		if err := disk.Folder(dir); errors.Is(err, disk.ErrUnsafe) {
+			return fault.New(fault.StoreUnsafePath, err)
+		}
+	}
+	return nil
+}
+
+// keys are the keys for a folder that may be used.
+func (s *Store) keys() (sealed.Keys, error) {
+	if err := s.folder(); err != nil {
+		return nil, err
+	}
+	return s.Keys()
 }
 
 // Path returns the file of h.
@@ -78,7 +99,7 @@ func (s *Store) PutBytes(content []byte) (Hash, error) {
 // Content that is there already is not written again, unless its file does
 // not open with the current key: a name alone is not trusted.
 func (s *Store) Put(src io.ReadSeeker) (Hash, int64, error) {
-	keys, err := s.Keys()
+	keys, err := s.keys()
 	if err != nil {
 		return "", 0, err
 	}
@@ -111,7 +132,7 @@ func (s *Store) Put(src io.ReadSeeker) (Hash, int64, error) {
 // It reports whether the blob was not there before. Content of another hash is
 // ErrChanged.
 func (s *Store) Take(h Hash, src io.Reader) (added bool, err error) {
-	keys, err := s.Keys()
+	keys, err := s.keys()
 	if err != nil {
 		return false, err
 	}
@@ -143,7 +164,7 @@ func hashOf(src io.ReadSeeker) (Hash, int64, error) {
 // Get returns the content of h after comparing it with its name. The error of
 // a missing blob is fs.ErrNotExist.
 func (s *Store) Get(h Hash) ([]byte, error) {
-	keys, err := s.Keys()
+	keys, err := s.keys()
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +178,7 @@ func (s *Store) Get(h Hash) ([]byte, error) {
 // CopyTo writes the content of h to dst in constant memory. After an error
 // dst holds a part.
 func (s *Store) CopyTo(dst io.Writer, h Hash) error {
-	keys, err := s.Keys()
+	keys, err := s.keys()
 	if err != nil {
 		return err
 	}
@@ -182,6 +203,9 @@ func (s *Store) copyTo(dst io.Writer, h Hash, keys sealed.Keys) error {
 
 // Remove deletes blobs. Missing ones are no error.
 func (s *Store) Remove(hashes ...Hash) error {
+	if err := s.folder(); err != nil {
+		return err
+	}
 	var errs []error
 	for _, h := range hashes {
 		errs = append(errs, s.Disk.Remove(s.Path(h)))
@@ -194,6 +218,9 @@ func (s *Store) Remove(hashes ...Hash) error {
 
 // List returns the hashes of all blobs, sorted.
 func (s *Store) List() ([]Hash, error) {
+	if err := s.folder(); err != nil {
+		return nil, err
+	}
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -212,6 +239,9 @@ func (s *Store) List() ([]Hash, error) {
 // blobs, and temporary files that a crash left. It returns how many it
 // deleted.
 func (s *Store) Sweep(referenced func(Hash) (bool, error), before time.Time) (int, error) {
+	if err := s.folder(); err != nil {
+		return 0, err
+	}
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil

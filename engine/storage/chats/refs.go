@@ -3,24 +3,11 @@ package chats
 import (
 	"context"
 	"database/sql"
-	"regexp"
 	"time"
 
 	"osaurus/engine/storage/blob"
 	"osaurus/engine/storage/sqlcipher"
 )
-
-// mentioned finds the blobs in the attachments JSON of any host. In a string
-// of the JSON the quotes would be escaped, so a text cannot look like one.
-var mentioned = regexp.MustCompile(`"hash"\s*:\s*"([0-9a-f]{64})"`)
-
-func hashesIn(attachments string) []blob.Hash {
-	var all []blob.Hash
-	for _, m := range mentioned.FindAllStringSubmatch(attachments, -1) {
-		all = append(all, blob.Hash(m[1]))
-	}
-	return all
-}
 
 // reconcile makes osr_blob_refs agree with the turns: another host that
 // shares the file changes turns and knows nothing of our table. Only turns
@@ -51,7 +38,7 @@ func reconcile(ctx context.Context, tx *sql.Tx) error {
 
 // putRefs records what the attachments of a turn mention.
 func putRefs(ctx context.Context, tx *sql.Tx, session, turn, attachments string) error {
-	for _, h := range hashesIn(attachments) {
+	for _, h := range blob.Mentioned(attachments) {
 		if _, err := tx.ExecContext(ctx, "INSERT INTO osr_blob_refs(hash, session_id, turn_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", h, session, turn); err != nil {
 			return err
 		}

@@ -28,6 +28,9 @@ const settle = "PRAGMA synchronous = FULL"
 // bare opens one connection without the policy: no write-ahead log, so that a
 // copy is one file.
 func bare(ctx context.Context, f File) (*sql.DB, error) {
+	if err := ownLogs(f); err != nil {
+		return nil, err
+	}
 	db := sql.OpenDB(connector{file: f, bare: true})
 	db.SetMaxOpenConns(1)
 	if err := db.PingContext(ctx); err != nil {

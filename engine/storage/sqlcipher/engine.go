@@ -28,6 +28,8 @@ var (
 	ErrPlaintext   = errors.New("sqlcipher: the file is plaintext")
 	ErrNotVerified = errors.New("sqlcipher: the connection is not what was asked for")
 	ErrFull        = errors.New("sqlcipher: the disk is full")
+	ErrReadOnly    = errors.New("sqlcipher: the disk or the file is read-only")
+	ErrIO          = errors.New("sqlcipher: the disk reports an error")
 	ErrBusy        = errors.New("sqlcipher: the file is locked by another connection")
 	ErrDiffers     = errors.New("sqlcipher: the copy differs from its source")
 )
@@ -150,6 +152,10 @@ func Classify(err error) error {
 		kind = ErrDamaged
 	case sqlite3.ErrFull:
 		kind = ErrFull
+	case sqlite3.ErrReadonly:
+		kind = ErrReadOnly
+	case sqlite3.ErrIoErr:
+		kind = ErrIO
 	case sqlite3.ErrBusy, sqlite3.ErrLocked:
 		kind = ErrBusy
 	default:

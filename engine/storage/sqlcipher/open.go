@@ -175,6 +175,9 @@ func (d Driver) Open(ctx context.Context, f File, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := ownLogs(f); err != nil {
+		return nil, err
+	}
 	if err := os.Chmod(f.Path, atomicfile.Mode); err != nil {
 		return nil, err
 	}

@@ -160,6 +160,28 @@ func describe(ctx context.Context, db *sql.DB) (Report, error) {
 	return r, nil
 }
 
+// Texts returns the first column of a query on a file that nobody has open.
+func Texts(ctx context.Context, f File, query string) (all []string, err error) {
+	db, err := bare(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return nil, Classify(err)
+	}
+	defer func() { _ = rows.Close() }() // Err is looked at
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		all = append(all, text)
+	}
+	return all, Classify(rows.Err())
+}
+
 // shadow reports whether a table belongs to a full-text index: a rebuilt one
 // has other segments and the same content.
 func shadow(name string, indexes []fullTextTable) bool {
