@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"osaurus/engine/atomicfile"
+	"osaurus/engine/fault"
 	"osaurus/engine/storage/blob"
 	"osaurus/engine/storage/disk"
 	"osaurus/engine/storage/sealed"
