@@ -149,7 +149,7 @@ func populate(t *testing.T, root, bin string) {
 			t.Fatal(err)
 		}
 	}
-	for _, applet := range []string{"sh", "cat", "ls", "id", "sleep", "stat", "ln", "ps", "head", "tr", "env", "touch", "kill", "nc", "mkdir", "chmod", "wget", "setsid", "tar", "gzip", "grep", "rm"} {
+	for _, applet := range []string{"sh", "cat", "ls", "id", "sleep", "stat", "ln", "ps", "head", "tr", "env", "touch", "kill", "nc", "mkdir", "chmod", "wget", "setsid", "tar", "gzip", "grep", "rm", "mv", "mkfifo", "tail"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
