@@ -42,8 +42,8 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 		}),
 		plain("status", "Show the driver and what runs", a.sandboxStatus),
 		a.sandboxExec(),
-		plain("reset", "Stop all sandboxes and delete what agents kept in them", func(ctx context.Context, c *control.Client) error {
-			if err := a.confirm("What agents kept in their sandboxes is deleted."); err != nil {
+		plain("reset", "Stop all sandboxes and delete what agents kept in them, their plugins included", func(ctx context.Context, c *control.Client) error {
+			if err := a.confirm("What agents kept in their sandboxes is deleted, their plugins included."); err != nil {
 				return err
 			}
 			return c.ResetSandbox(ctx)
@@ -51,7 +51,7 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 		plain("diagnose", "Try the whole way with an agent that is nobody's", a.sandboxDiagnose),
 		a.sandboxConfig(),
 		a.sandboxAllow(),
-		command("", "deny AGENT", "Let an agent's runs use no sandbox", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		command("", "deny AGENT", "Let an agent's runs use no sandbox; what it runs now ends", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 			off := false
 			return a.switchSandbox(ctx, control.SandboxSwitch{Agent: args[0], Enabled: &off})
 		}),
@@ -160,9 +160,9 @@ func (a *app) sandboxAllow() *cobra.Command {
 	})
 	f := c.Flags()
 	f.IntVar(&commands, "commands", sandbox.DefaultCommandsPerTurn, "how many commands one turn may run")
-	f.BoolVar(&noPlugins, "no-plugins", false, "the agent may not write plugins")
+	f.BoolVar(&noPlugins, "no-plugins", false, "the agent may not write plugins, and domains that its plugins declare do not count")
 	f.BoolVar(&background, "background", false, "daemons of the agent's plugins run")
-	f.BoolVar(&noNetwork, "no-network", false, "the sandbox has no network")
+	f.BoolVar(&noNetwork, "no-network", false, "the sandbox has no network; open connections end")
 	return c
 }
 

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"osaurus/engine/fault"
@@ -95,7 +96,7 @@ func (s *Server) forAgent(f func(ctx context.Context, id string) error) func(con
 }
 
 // switchSandbox changes what is set and returns what holds then.
-func (s *Server) switchSandbox(_ context.Context, in SandboxSwitch) (sandbox.AutonomousExec, error) {
+func (s *Server) switchSandbox(ctx context.Context, in SandboxSwitch) (sandbox.AutonomousExec, error) {
 	a, err := s.find(in.Agent)
 	if err != nil {
 		return sandbox.AutonomousExec{}, err
@@ -109,6 +110,9 @@ func (s *Server) switchSandbox(_ context.Context, in SandboxSwitch) (sandbox.Aut
 	}
 	if in.MaxCommands != nil {
 		next.MaxCommands = *in.MaxCommands
+	}
+	if in.Enabled != nil && !next.Enabled {
+		return next, errors.Join(s.engine.Sandbox.SetSwitch(a.ID, next), s.engine.Sandbox.Deny(ctx, a.ID))
 	}
 	if next == now {
 		return now, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -21,7 +22,8 @@ const sharedKey = "shared"
 type environment struct {
 	key     string
 	agentID string  // "" in shared mode
-	network Network // as the settings have it
+	network Network // as the settings have it; networkOf is what holds
+	egress  *Egress // nil without a network
 	mounted bool    // homes lie on the host
 	homes   string  // where they are kept otherwise
 	kept    time.Time
@@ -36,13 +38,8 @@ type environment struct {
 	used    time.Time
 }
 
-func (e *environment) stateLocked() State {
-	st := State{Sandbox: e.sandbox.ID(), AgentID: e.agentID, Network: e.network.String(), Busy: e.busy, Used: e.used, Users: []string{}}
-	for u := range e.users {
-		st.Users = append(st.Users, u)
-	}
-	slices.Sort(st.Users)
-	return st
+func (s *Service) stateLocked(e *environment) State {
+	return State{Sandbox: e.sandbox.ID(), AgentID: e.agentID, Network: s.networkOfLocked(e).String(), Busy: e.busy, Used: e.used, Users: append([]string{}, slices.Sorted(maps.Keys(e.users))...)}
 }
 
 // attempt is one start or provisioning that several callers wait for.
@@ -142,6 +139,7 @@ func (s *Service) provision(ctx context.Context, agentID string) error {
 	e.users[name] = true
 	s.mu.Unlock()
 	if fresh {
+		s.recheckNetworks() // one who has none may have come into a shared sandbox
 		s.revive(ctx, e, who)
 	}
 	return nil
@@ -194,7 +192,7 @@ func (s *Service) start(ctx context.Context, key, agentID string) error {
 	}
 	s.running[key] = e
 	s.mu.Unlock()
-	s.c.Log("sandbox_started", slog.String("sandbox", e.sandbox.ID()), slog.String("driver", d.Name()), slog.String("network", e.network.String()))
+	s.c.Log("sandbox_started", slog.String("sandbox", e.sandbox.ID()), slog.String("driver", d.Name()), slog.String("network", s.networkOf(e).String()))
 	s.group.Go(func() { s.watch(e) })
 	return nil
 }
@@ -236,7 +234,8 @@ func (s *Service) boot(ctx context.Context, d Driver, key, agentID string) (*env
 	attached := make(chan *Guest, 1)
 	ch := &Channel{Sandbox: spec.ID, AgentID: agentID, Nonce: spec.Boot.Nonce, Listener: box.BridgeListener(), Bridge: s.Bridge, Control: func(c net.Conn) { attached <- NewGuest(c) }}
 	if spec.Network == NetworkProxy {
-		ch.Proxy = s.egress(e).Serve
+		e.egress = s.egress(e)
+		ch.Proxy = e.egress.Serve
 	}
 	var serve context.Context
 	serve, e.cancel = context.WithCancel(context.Background())

@@ -155,7 +155,7 @@ func (s *Service) keepSometimes(ctx context.Context, e *environment, name string
 func (s *Service) usersOf(e *environment) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return e.stateLocked().Users
+	return s.stateLocked(e).Users
 }
 
 // forgetHome deletes what an agent kept on the host, in both modes. Names lead

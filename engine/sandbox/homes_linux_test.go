@@ -173,7 +173,7 @@ func TestServiceOutbound(t *testing.T) {
 		}
 		e.users[name] = true
 	}
-	if !s.public(e) {
+	if s.networkOf(e) != NetworkOutbound {
 		t.Error("nothing is allowed")
 	}
 	off := DefaultAutonomousExec()
@@ -181,12 +181,12 @@ func TestServiceOutbound(t *testing.T) {
 	if err := s.SetSwitch(agentB, off); err != nil {
 		t.Fatal(err)
 	}
-	if s.public(e) {
+	if s.networkOf(e) != NetworkNone {
 		t.Error("an agent without network shares one that has it")
 	}
 	e.network = NetworkProxy
 	delete(e.users, LinuxName(agentB))
-	if s.public(e) {
+	if s.networkOf(e) != NetworkProxy || s.domains(e) != nil {
 		t.Error("a proxy with domains is open")
 	}
 	spec, mode, err := s.spec("")

@@ -114,7 +114,7 @@ func validCommand(line string) bool {
 // proxyEnv names the proxy and holds no credential: the channel says whose
 // the requests are.
 func (s *Service) proxyEnv(e *environment) []string {
-	if e.network == NetworkNone {
+	if s.networkOf(e) == NetworkNone {
 		return nil
 	}
 	const proxy = "http://127.0.0.1:3128"

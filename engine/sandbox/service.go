@@ -273,7 +273,7 @@ func (s *Service) Status(ctx context.Context) Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.running {
-		out.Environments = append(out.Environments, e.stateLocked())
+		out.Environments = append(out.Environments, s.stateLocked(e))
 	}
 	return out
 }
@@ -306,10 +306,11 @@ func (s *Service) workspace(key string) (string, error) {
 	return dir, atomicfile.MkdirAll(dir)
 }
 
-// Reset stops everything and deletes every workspace.
+// Reset stops everything and deletes every workspace, and with the files of
+// agents' plugins their recipes.
 func (s *Service) Reset(ctx context.Context) error {
 	if err := s.Stop(ctx); err != nil {
-		return err
+		s.c.Logger.Warn("before a reset", slog.String("error", err.Error())) // what was not kept goes anyhow
 	}
-	return os.RemoveAll(s.path(workspacePath))
+	return errors.Join(s.Plugins.ForgetAll(), os.RemoveAll(s.path(workspacePath)))
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,16 +60,29 @@ func (s *Service) Switch(agentID string) AutonomousExec {
 	return DefaultAutonomousExec()
 }
 
-// SetSwitch changes what an agent may do. It is in force for the next call.
+// Deny ends what an agent's runs have in a sandbox, commands that run
+// included, and lets them begin nothing more.
+func (s *Service) Deny(ctx context.Context, agentID string) error {
+	v := s.Switch(agentID)
+	v.Enabled = false
+	return errors.Join(s.SetSwitch(agentID, v), s.StopAgent(ctx, agentID))
+}
+
+// SetSwitch changes what an agent may do. It is in force for the next call and
+// the next request of the network; streams that it forbids end.
 func (s *Service) SetSwitch(agentID string, v AutonomousExec) error {
 	if !validAgentID(agentID) || v.MaxCommands < 1 || v.MaxCommands > MaxCommandsLimit {
 		return fault.WithText(fault.Usage, "an agent may run between 1 and 1000 commands in a turn")
 	}
 	before, err := s.switches.set(strings.ToUpper(agentID), v)
-	if err == nil && before.Background != v.Background {
+	if err != nil {
+		return err
+	}
+	s.recheckNetworks()
+	if before.Background != v.Background {
 		s.switchDaemons(agentID)
 	}
-	return err
+	return nil
 }
 
 func (w *switches) set(agentID string, v AutonomousExec) (before AutonomousExec, err error) {
