@@ -161,6 +161,7 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	err := s.Stop(ctx)
 	s.group.Wait()
+	s.Bridge.audit.settle()
 	return errors.Join(err, s.closeFiles())
 }
 
