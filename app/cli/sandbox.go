@@ -42,6 +42,11 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 		}),
 		plain("status", "Show the driver and what runs", a.sandboxStatus),
 		a.sandboxExec(),
+		command("", "logs [AGENT]", "Show what agents and their plugins logged lately", "", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error {
+				return a.sandboxLogs(ctx, c, strings.Join(args, ""))
+			})
+		}),
 		plain("reset", "Stop all sandboxes and delete what agents kept in them, their plugins included", func(ctx context.Context, c *control.Client) error {
 			if err := a.confirm("What agents kept in their sandboxes is deleted, their plugins included."); err != nil {
 				return err
@@ -79,6 +84,18 @@ func (a *app) sandboxStatus(ctx context.Context, c *control.Client) error {
 		}
 		if len(s.Environments) == 0 {
 			a.say("No sandbox runs.")
+		}
+	})
+}
+
+func (a *app) sandboxLogs(ctx context.Context, c *control.Client, agent string) error {
+	lines, err := c.SandboxLogs(ctx, agent)
+	if err != nil {
+		return err
+	}
+	return a.result(lines, func() {
+		for _, e := range lines {
+			a.out("%s %s", e.Time.Local().Format(time.DateTime), e)
 		}
 	})
 }

@@ -113,7 +113,7 @@ func Open(c ServiceConfig) (s *Service, err error) {
 	}); err != nil {
 		return s, err
 	}
-	s.Bridge = NewBridge(Config{Tokens: s.tokens, Secrets: s.Secrets, Settings: s.config, Inference: c.Inference, Dispatcher: c.Dispatcher, Memory: c.Memory, Events: c.Events, Plugins: s.Plugins, Logs: s.Logs, Now: c.Now, Log: c.Log})
+	s.Bridge = NewBridge(Config{Tokens: s.tokens, Secrets: s.Secrets, Settings: s.config, Inference: c.Inference, Dispatcher: c.Dispatcher, Memory: c.Memory, Events: c.Events, Plugins: s.Plugins, Logs: scrubbed{s}, Now: c.Now, Log: c.Log})
 	return s, nil
 }
 

@@ -371,6 +371,9 @@ func TestServiceDiagnose(t *testing.T) {
 	if s.tokens.Len() != 0 || s.Running(DiagnosticAgent) {
 		t.Error("the diagnostic agent is still there")
 	}
+	if left, err := os.ReadDir(s.path(workspacePath)); err != nil || len(left) != 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
 	if len(w.jobs) != 0 {
 		t.Error("it dispatched something")
 	}
@@ -449,6 +452,68 @@ func TestServiceNetworkSwitch(t *testing.T) {
 				t.Errorf("%s, %d starts", got, n.starts)
 			}
 		})
+	}
+}
+
+// TestServiceLogs: what guests log can be read, by agent, without secrets,
+// one line each, and never too much.
+func TestServiceLogs(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, nil)
+	if err := s.Secrets.Set(t.Context(), agentA, "", "API_KEY", secret.New([]byte("s3cr3t-value"))); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, s, agentA, `osaurus-host log warn "key $API_KEY
+[Sandbox:x] [error] forged"`)
+	mustExec(t, s, agentB, "osaurus-host log other")
+	own := s.Lines(strings.ToLower(agentA))
+	if len(own) != 1 || own[0].Level != "warn" || own[0].String() != "[Sandbox:"+LinuxName(agentA)+"] [warn] key [REDACTED:API_KEY] [Sandbox:x] [error] forged" {
+		t.Errorf("%q", own)
+	}
+	if all := s.Lines(""); len(all) != 2 || all[1].Message != "other" || len(s.Lines(agentC)) != 0 {
+		t.Errorf("%q", all)
+	}
+	for range Shown/MaxLogLine + 2 {
+		s.Logs.Log(LogEntry{Source: LinuxName(agentA), Message: strings.Repeat("x", MaxLogLine)})
+	}
+	if n := len(s.Lines("")); n != Shown/MaxLogLine {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestServicePrune: an agent that is no more leaves nothing on the host, also
+// one that had a switch and never a sandbox; others keep theirs.
+func TestServicePrune(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, nil)
+	for _, id := range []string{agentA, agentB} {
+		mustExec(t, s, id, "OSAURUS_PLUGIN=weather osaurus-host config set unit c")
+		switchedOn(t, s, id, nil)
+	}
+	switchedOn(t, s, agentC, nil)
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Prune(func(id string) bool { return id == agentB })
+	s.group.Wait()
+	var left []string
+	err := filepath.WalkDir(s.c.Home, func(path string, d os.DirEntry, err error) error {
+		raw := []byte(nil)
+		if err == nil && d.Type().IsRegular() {
+			raw, err = os.ReadFile(path)
+		}
+		for _, id := range []string{agentA, agentC} {
+			if all := strings.ToUpper(path + string(raw)); strings.Contains(all, id) {
+				left = append(left, path)
+			}
+		}
+		return err
+	})
+	if err != nil || len(left) != 0 {
+		t.Errorf("left: %q %v", left, err)
+	}
+	if r := mustExec(t, s, agentB, "OSAURUS_PLUGIN=weather osaurus-host config get unit"); r.Stdout != "c\n" || !s.Switch(agentB).Enabled {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -88,15 +89,39 @@ func (s *Service) SetSwitch(agentID string, v AutonomousExec) error {
 func (w *switches) set(agentID string, v AutonomousExec) (before AutonomousExec, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	before = w.by[agentID]
 	next := maps.Clone(w.by)
 	next[agentID] = v
+	return before, w.save(next)
+}
+
+// forget removes an agent.
+func (w *switches) forget(agentID string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, there := w.by[agentID]; !there {
+		return nil
+	}
+	next := maps.Clone(w.by)
+	delete(next, agentID)
+	return w.save(next)
+}
+
+func (w *switches) save(next map[string]AutonomousExec) error {
 	raw, err := canonjson.Marshal(next)
 	if err != nil {
-		return before, err
+		return err
 	}
 	if err := atomicfile.Write(w.path, raw); err != nil {
-		return before, err
+		return err
 	}
-	before, w.by = w.by[agentID], next
-	return before, nil
+	w.by = next
+	return nil
+}
+
+// agents lists who has a switch.
+func (w *switches) agents() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.by))
 }
