@@ -47,7 +47,7 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 				return a.sandboxLogs(ctx, c, strings.Join(args, ""))
 			})
 		}),
-		plain("reset", "Stop all sandboxes and delete what agents kept in them, their plugins included", func(ctx context.Context, c *control.Client) error {
+		plain("reset", "Stop all sandboxes, delete agents' homes and plugins", func(ctx context.Context, c *control.Client) error {
 			if err := a.confirm("What agents kept in their sandboxes is deleted, their plugins included."); err != nil {
 				return err
 			}

@@ -384,7 +384,7 @@ func TestAuditIsBounded(t *testing.T) {
 		if len(records) != MaxAudit+2 || !strings.Contains(records[MaxAudit], string(wrongUser)) {
 			t.Errorf("other refusals are hidden: %q", records[MaxAudit:])
 		}
-		time.Sleep(Window)
+		<-time.After(Window + time.Second)
 		synctest.Wait()
 		if len(records) != MaxAudit+3 || !strings.HasSuffix(records[MaxAudit+2], "status=401 reason=no token unrecorded=5") {
 			t.Errorf("%q", records[MaxAudit:])
@@ -397,7 +397,7 @@ func TestAuditIsBounded(t *testing.T) {
 			t.Error(last)
 		}
 		n := len(records)
-		time.Sleep(2 * Window)
+		<-time.After(2 * Window)
 		synctest.Wait()
 		if a.settle(); len(records) != n {
 			t.Errorf("counted twice: %q", records[n:])
