@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -364,43 +366,51 @@ func TestBrokenPrefaces(t *testing.T) {
 func TestAuditIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var records []string
+		var mu sync.Mutex // the count comes from a timer
+		var all []string
+		seen := func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(all)
+		}
 		a := newAudit(func(_ string, attrs ...slog.Attr) {
 			line := ""
 			for _, x := range attrs {
 				line += " " + x.Key + "=" + x.Value.String()
 			}
-			records = append(records, line)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, line)
 		}, time.Now)
 		p := peer{sandbox: boxA, uid: uidA}
 		for range MaxAudit + 5 {
 			a.refused(p, "log", 401, noToken)
 		}
-		if len(records) != MaxAudit {
-			t.Errorf("%d records", len(records))
+		if len(seen()) != MaxAudit {
+			t.Errorf("%d records", len(seen()))
 		}
 		a.refused(p, "log", 401, wrongUser)
 		a.refused(peer{sandbox: boxB, uid: uidB}, "log", 401, noToken)
-		if len(records) != MaxAudit+2 || !strings.Contains(records[MaxAudit], string(wrongUser)) {
-			t.Errorf("other refusals are hidden: %q", records[MaxAudit:])
+		if len(seen()) != MaxAudit+2 || !strings.Contains(seen()[MaxAudit], string(wrongUser)) {
+			t.Errorf("other refusals are hidden: %q", seen()[MaxAudit:])
 		}
 		<-time.After(Window + time.Second)
 		synctest.Wait()
-		if len(records) != MaxAudit+3 || !strings.HasSuffix(records[MaxAudit+2], "status=401 reason=no token unrecorded=5") {
-			t.Errorf("%q", records[MaxAudit:])
+		if len(seen()) != MaxAudit+3 || !strings.HasSuffix(seen()[MaxAudit+2], "status=401 reason=no token unrecorded=5") {
+			t.Errorf("%q", seen()[MaxAudit:])
 		}
 		for range MaxAudit + 1 {
 			a.refused(p, "log", 413, tooLarge)
 		}
 		a.settle()
-		if last := records[len(records)-1]; !strings.HasSuffix(last, "unrecorded=1") {
+		if last := seen()[len(seen())-1]; !strings.HasSuffix(last, "unrecorded=1") {
 			t.Error(last)
 		}
-		n := len(records)
+		n := len(seen())
 		<-time.After(2 * Window)
 		synctest.Wait()
-		if a.settle(); len(records) != n {
-			t.Errorf("counted twice: %q", records[n:])
+		if a.settle(); len(seen()) != n {
+			t.Errorf("counted twice: %q", seen()[n:])
 		}
 	})
 }
