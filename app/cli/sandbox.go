@@ -42,8 +42,13 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 		}),
 		plain("status", "Show the driver and what runs", a.sandboxStatus),
 		a.sandboxExec(),
-		plain("reset", "Stop all sandboxes and delete what agents kept in them", func(ctx context.Context, c *control.Client) error {
-			if err := a.confirm("What agents kept in their sandboxes is deleted."); err != nil {
+		command("", "logs [AGENT]", "Show what agents and their plugins logged lately", "", cobra.MaximumNArgs(1), func(ctx context.Context, args []string) error {
+			return a.withRunning(ctx, func(ctx context.Context, c *control.Client) error {
+				return a.sandboxLogs(ctx, c, strings.Join(args, ""))
+			})
+		}),
+		plain("reset", "Stop all sandboxes, delete agents' homes and plugins", func(ctx context.Context, c *control.Client) error {
+			if err := a.confirm("What agents kept in their sandboxes is deleted, their plugins included."); err != nil {
 				return err
 			}
 			return c.ResetSandbox(ctx)
@@ -51,7 +56,7 @@ func (a *app) sandboxCommands(root *cobra.Command) {
 		plain("diagnose", "Try the whole way with an agent that is nobody's", a.sandboxDiagnose),
 		a.sandboxConfig(),
 		a.sandboxAllow(),
-		command("", "deny AGENT", "Let an agent's runs use no sandbox", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
+		command("", "deny AGENT", "Let an agent's runs use no sandbox; what it runs now ends", "", cobra.ExactArgs(1), func(ctx context.Context, args []string) error {
 			off := false
 			return a.switchSandbox(ctx, control.SandboxSwitch{Agent: args[0], Enabled: &off})
 		}),
@@ -79,6 +84,18 @@ func (a *app) sandboxStatus(ctx context.Context, c *control.Client) error {
 		}
 		if len(s.Environments) == 0 {
 			a.say("No sandbox runs.")
+		}
+	})
+}
+
+func (a *app) sandboxLogs(ctx context.Context, c *control.Client, agent string) error {
+	lines, err := c.SandboxLogs(ctx, agent)
+	if err != nil {
+		return err
+	}
+	return a.result(lines, func() {
+		for _, e := range lines {
+			a.out("%s %s", e.Time.Local().Format(time.DateTime), e)
 		}
 	})
 }
@@ -160,9 +177,9 @@ func (a *app) sandboxAllow() *cobra.Command {
 	})
 	f := c.Flags()
 	f.IntVar(&commands, "commands", sandbox.DefaultCommandsPerTurn, "how many commands one turn may run")
-	f.BoolVar(&noPlugins, "no-plugins", false, "the agent may not write plugins")
+	f.BoolVar(&noPlugins, "no-plugins", false, "the agent may not write plugins, and domains that its plugins declare do not count")
 	f.BoolVar(&background, "background", false, "daemons of the agent's plugins run")
-	f.BoolVar(&noNetwork, "no-network", false, "the sandbox has no network")
+	f.BoolVar(&noNetwork, "no-network", false, "the sandbox has no network; open connections end")
 	return c
 }
 

@@ -100,5 +100,8 @@ func (a *app) configureSandbox(ctx context.Context, h *control.Client, in sandbo
 		} {
 			a.out("%-14s %s", line[0], line[1])
 		}
+		if now.Problem != "" {
+			a.out("%-14s %s", "problem", now.Problem)
+		}
 	})
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"osaurus/engine/fault"
@@ -49,6 +50,16 @@ func (s *Server) sandboxOps() {
 		return s.forAgent(func(ctx context.Context, id string) error { return box.StopAgent(ctx, id) })(ctx, in)
 	})
 	do(s, "sandbox/reset", func(ctx context.Context, _ Empty) error { return box.Reset(ctx) })
+	op(s, "sandbox/logs", func(_ context.Context, in ID) ([]sandbox.LogEntry, error) {
+		if in.ID == "" {
+			return box.Lines(""), nil
+		}
+		a, err := s.find(in.ID)
+		if err != nil {
+			return nil, err
+		}
+		return box.Lines(a.ID), nil
+	})
 	op(s, "sandbox/diagnose", func(ctx context.Context, _ Empty) ([]sandbox.Check, error) { return box.Diagnose(ctx) })
 	op(s, "sandbox/exec", func(ctx context.Context, in SandboxRun) (sandbox.Result, error) {
 		a, err := s.find(in.Agent)
@@ -95,7 +106,7 @@ func (s *Server) forAgent(f func(ctx context.Context, id string) error) func(con
 }
 
 // switchSandbox changes what is set and returns what holds then.
-func (s *Server) switchSandbox(_ context.Context, in SandboxSwitch) (sandbox.AutonomousExec, error) {
+func (s *Server) switchSandbox(ctx context.Context, in SandboxSwitch) (sandbox.AutonomousExec, error) {
 	a, err := s.find(in.Agent)
 	if err != nil {
 		return sandbox.AutonomousExec{}, err
@@ -109,6 +120,9 @@ func (s *Server) switchSandbox(_ context.Context, in SandboxSwitch) (sandbox.Aut
 	}
 	if in.MaxCommands != nil {
 		next.MaxCommands = *in.MaxCommands
+	}
+	if in.Enabled != nil && !next.Enabled {
+		return next, errors.Join(s.engine.Sandbox.SetSwitch(a.ID, next), s.engine.Sandbox.Deny(ctx, a.ID))
 	}
 	if next == now {
 		return now, nil
@@ -146,6 +160,11 @@ func (c *Client) StopSandbox(ctx context.Context, agent string) error {
 func (c *Client) ResetSandbox(ctx context.Context) error {
 	_, err := call[Empty](ctx, c, "sandbox/reset", Empty{})
 	return err
+}
+
+// SandboxLogs returns what an agent's guests logged, or all; "" is all.
+func (c *Client) SandboxLogs(ctx context.Context, agent string) ([]sandbox.LogEntry, error) {
+	return call[[]sandbox.LogEntry](ctx, c, "sandbox/logs", ID{agent})
 }
 
 // DiagnoseSandbox tries the whole way with an agent that is nobody's.

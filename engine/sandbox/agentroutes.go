@@ -3,7 +3,6 @@ package sandbox
 import (
 	"net/http"
 	"strings"
-	"time"
 
 	"osaurus/engine/internal/canonjson"
 )
@@ -69,7 +68,7 @@ func (c *call) dispatch() (any, error) {
 type foundFact struct {
 	Content  string  `json:"content"`
 	Salience float64 `json:"salience"`
-	Created  string  `json:"created_at"`
+	Created  int64   `json:"created_at"` // Unix seconds
 }
 
 func (c *call) queryMemory() (any, error) {
@@ -88,7 +87,7 @@ func (c *call) queryMemory() (any, error) {
 	}
 	results := make([]foundFact, 0, MaxResults)
 	for _, f := range facts[:min(len(facts), MaxResults)] {
-		results = append(results, foundFact{f.Content, f.Salience, f.Created.UTC().Format(time.RFC3339)})
+		results = append(results, foundFact{f.Content, f.Salience, f.Created.Unix()})
 	}
 	return map[string]any{"results": results}, nil
 }

@@ -26,35 +26,53 @@ const (
 
 // audit writes a record of every 401, 403, 413 and 429: when, which sandbox,
 // which user, which route, and why; never the token. A sandbox that is refused
-// all the time gets MaxAudit records in a Window, and the next one says how
-// many are missing, so that no guest fills the host's disk.
+// all the time gets MaxAudit records of each reason in a Window, so that no
+// guest fills the host's disk and no reason hides another. What is missing is
+// counted, and written when the window ends.
 type audit struct {
 	log     func(event string, attrs ...slog.Attr)
 	limiter *ratelimit.Limiter
 
 	mu     sync.Mutex
-	missed map[string]int
+	missed map[unrecorded]int
+	flush  *time.Timer // while anything is missing
+}
+
+// unrecorded is what counted refusals have in common.
+type unrecorded struct {
+	sandbox string
+	status  int
+	why     refusal
 }
 
 func newAudit(log func(string, ...slog.Attr), now func() time.Time) *audit {
-	return &audit{log: log, missed: map[string]int{}, limiter: ratelimit.New(ratelimit.Options{Limit: MaxAudit, Window: Window, Now: now})}
+	return &audit{log: log, missed: map[unrecorded]int{}, limiter: ratelimit.New(ratelimit.Options{Limit: MaxAudit, Window: Window, Now: now})}
 }
 
 func (a *audit) refused(p peer, route string, status int, why refusal) {
-	source := p.sandbox
-	if _, ok := a.limiter.Allow(source); !ok {
-		a.mu.Lock()
-		a.missed[source]++
-		a.mu.Unlock()
+	if _, ok := a.limiter.Allow(p.sandbox + " " + string(why)); ok {
+		a.log("sandbox_refused", slog.String("sandbox", p.sandbox), slog.Int64("uid", int64(p.uid)), slog.String("route", route), slog.Int("status", status), slog.String("reason", string(why)))
 		return
 	}
 	a.mu.Lock()
-	missed := a.missed[source]
-	delete(a.missed, source)
-	a.mu.Unlock()
-	attrs := []slog.Attr{slog.String("sandbox", p.sandbox), slog.Int64("uid", int64(p.uid)), slog.String("route", route), slog.Int("status", status), slog.String("reason", string(why))}
-	if missed > 0 {
-		attrs = append(attrs, slog.Int("unrecorded", missed))
+	defer a.mu.Unlock()
+	a.missed[unrecorded{p.sandbox, status, why}]++
+	if a.flush == nil {
+		a.flush = time.AfterFunc(Window, a.settle)
 	}
-	a.log("sandbox_refused", attrs...)
+}
+
+// settle writes how many refusals have no record of their own.
+func (a *audit) settle() {
+	a.mu.Lock()
+	missed := a.missed
+	a.missed = map[unrecorded]int{}
+	if a.flush != nil {
+		a.flush.Stop()
+		a.flush = nil
+	}
+	a.mu.Unlock()
+	for m, n := range missed {
+		a.log("sandbox_refused", slog.String("sandbox", m.sandbox), slog.Int("status", m.status), slog.String("reason", string(m.why)), slog.Int("unrecorded", n))
+	}
 }

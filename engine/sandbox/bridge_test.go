@@ -291,7 +291,7 @@ func TestRoutes(t *testing.T) {
 		{"dispatch, other method", "GET", "/api/agent/dispatch", "", nil, 405, bad("Method not allowed")},
 
 		{"store", "POST", "/api/agent/memory/store", `{"content":"walrus"}`, nil, 200, `{}`},
-		{"query", "POST", "/api/agent/memory/query", `{"query":"walrus"}`, nil, 200, `{"results":[{"content":"walrus","created_at":"1970-01-01T00:00:00Z","salience":0.7}]}`},
+		{"query", "POST", "/api/agent/memory/query", `{"query":"walrus"}`, nil, 200, `{"results":[{"content":"walrus","created_at":0,"salience":0.7}]}`},
 		{"store nothing", "POST", "/api/agent/memory/store", `{}`, nil, 400, bad("Body must contain content")},
 		{"query nothing", "POST", "/api/agent/memory/query", `[]`, nil, 400, bad("Body must contain query")},
 		{"memory, other method", "PUT", "/api/agent/memory/query", `{"query":"x"}`, nil, 405, bad("Method not allowed")},

@@ -1,11 +1,14 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -122,6 +125,28 @@ type stream struct {
 	peer peer
 }
 
+// refusedByLibrary follows the status line of net/http's own answers.
+var refusedByLibrary = []byte("Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
+
+// Write implements net.Conn. What net/http itself answers to a head that it
+// does not take becomes an answer of the bridge.
+func (s *stream) Write(p []byte) (int, error) {
+	line, rest, _ := bytes.Cut(p, []byte("\r\n"))
+	if len(line) < len("HTTP/1.1 400") || !bytes.HasPrefix(rest, refusedByLibrary) {
+		return s.slotted.Write(p)
+	}
+	status, err := strconv.Atoi(string(line[len("HTTP/1.1 "):len("HTTP/1.1 400")]))
+	if err != nil {
+		return s.slotted.Write(p)
+	}
+	text := http.StatusText(status)
+	body := `{"error":"` + text + `"}`
+	if _, err := fmt.Fprintf(s.slotted, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, text, len(body), body); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // queue is the listener that net/http serves.
 type queue struct {
 	addr  net.Addr
@@ -158,7 +183,7 @@ type peerKey struct{}
 // server returns the HTTP server of one sandbox.
 func (b *Bridge) server(ctx context.Context) *http.Server {
 	return &http.Server{
-		Handler: b, ReadHeaderTimeout: HeaderTimeout, IdleTimeout: IdleTimeout, MaxHeaderBytes: MaxHeader - headSlop,
+		Handler: b, DisableGeneralOptionsHandler: true, ReadHeaderTimeout: HeaderTimeout, IdleTimeout: IdleTimeout, MaxHeaderBytes: MaxHeader - headSlop,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if s, ok := c.(*stream); ok {

@@ -43,6 +43,7 @@ type Chosen struct {
 	CPUs            int      `json:"cpus"`
 	MemoryGB        int      `json:"memory_gb"`
 	MaxEnvironments int      `json:"max_sandboxes"`
+	Problem         string   `json:"problem,omitempty"` // what the file asks for and no sandbox gets
 }
 
 // Chosen returns what holds.
@@ -63,6 +64,9 @@ func (s *Service) Chosen() Chosen {
 	}
 	if c.Domains == nil {
 		c.Domains = []string{}
+	}
+	if err := proxyNeedsOwnSandbox(&set); err != nil {
+		c.Problem = fault.Of(err).Public()
 	}
 	return c
 }
@@ -91,6 +95,9 @@ func (s *Service) Choose(ctx context.Context, c Choices) (Chosen, error) {
 func (s *Service) choose(c Choices) (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c == (Choices{}) {
+		return false, nil // a look, whatever the file says
+	}
 	next := s.settings
 	for _, apply := range []func(*Settings) error{c.isolation, c.limits, c.sizes, c.network, func(set *Settings) error { return c.driver(set, s.driverNames()) }} {
 		if err := apply(&next); err != nil {

@@ -137,3 +137,24 @@ func TestChoicesWhileSandboxesRun(t *testing.T) {
 	}
 	mustExec(t, s, agentB, "true")
 }
+
+// TestChoicesShown: a file whose network fails closed is shown with what is
+// wrong, and only a change is refused.
+func TestChoicesShown(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, func(set *Settings) {
+		set.PerAgent, set.Network, set.AllowedDomains = false, "proxy", []string{"example.com"}
+	})
+	four := 4
+	got, err := s.Choose(t.Context(), Choices{})
+	if err != nil || got.Network != "none" || got.Isolation != SharedMode || !strings.Contains(got.Problem, "per-agent") {
+		t.Errorf("%+v %v", got, err)
+	}
+	if _, err := s.Choose(t.Context(), Choices{CPUs: &four}); err == nil {
+		t.Error("a change keeps what fails closed")
+	}
+	own := PerAgentMode
+	if got, err := s.Choose(t.Context(), Choices{Isolation: &own}); err != nil || got.Problem != "" || got.Network != "proxy" {
+		t.Errorf("%+v %v", got, err)
+	}
+}

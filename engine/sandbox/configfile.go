@@ -100,6 +100,24 @@ func (c *ConfigFiles) SetValue(_ context.Context, agentID, plugin, key, value st
 	return atomicfile.WriteIn(c.root, own, raw)
 }
 
+// Forget deletes what plugins keep for an agent.
+func (c *ConfigFiles) Forget(agentID string) error {
+	if !validAgentID(agentID) {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	plugins, err := fs.ReadDir(c.root.FS(), ".")
+	for _, p := range plugins {
+		if own, _, bad := configNames(agentID, p.Name(), "any"); bad == nil {
+			if failed := c.root.Remove(own); !errors.Is(failed, fs.ErrNotExist) {
+				err = errors.Join(err, failed)
+			}
+		}
+	}
+	return err
+}
+
 // read returns the settings in a file; none when it is missing.
 func (c *ConfigFiles) read(name string) (map[string]json.RawMessage, error) {
 	values := map[string]json.RawMessage{}

@@ -69,6 +69,49 @@ type Egress struct {
 	// Credential, when set, is asked for the token of a stream that no
 	// channel names. Nil is the rule: the channel suffices.
 	Credential func(token string) bool
+
+	mu   sync.Mutex
+	open map[*passage]bool
+}
+
+// passage is a stream on its way to a host.
+type passage struct {
+	host string
+	end  context.CancelFunc
+}
+
+// Recheck ends the streams whose host is not allowed any more.
+func (p *Egress) Recheck() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for one := range p.open {
+		if !p.allows(one.host) {
+			one.end()
+		}
+	}
+}
+
+// begin makes a stream known to Recheck. Whether its host is allowed is asked
+// after it, so that no change falls between the two.
+func (p *Egress) begin(ctx context.Context, host string) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	one := &passage{host, cancel}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open == nil {
+		p.open = map[*passage]bool{}
+	}
+	p.open[one] = true
+	return ctx, func() {
+		cancel()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.open, one)
+	}
+}
+
+func (p *Egress) allows(host string) bool {
+	return p.Public != nil && publicHost(host) && p.Public() || AllowedHost(host, p.Domains())
 }
 
 // proxyError is an answer of the proxy itself.
@@ -104,7 +147,16 @@ func (p *Egress) Serve(ctx context.Context, c net.Conn) {
 	if c.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
-	up, err := p.open(ctx, r)
+	host, port, err := p.admit(r)
+	if err != nil {
+		p.refuse(c, err)
+		return
+	}
+	ctx, end := p.begin(ctx, host)
+	defer end()
+	stopCut := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stopCut()
+	up, err := p.connect(ctx, host, port)
 	if err != nil {
 		p.refuse(c, err)
 		return
@@ -138,16 +190,17 @@ func (p *Egress) refuse(c net.Conn, err error) {
 	_, _ = io.WriteString(c, text+"Content-Type: text/plain\r\nContent-Length: "+strconv.Itoa(len(e.text))+"\r\nConnection: close\r\n\r\n"+e.text)
 }
 
-// open checks, resolves and dials what a request names.
-func (p *Egress) open(ctx context.Context, r *http.Request) (net.Conn, error) {
+// admit says what a request names.
+func (p *Egress) admit(r *http.Request) (host, port string, err error) {
 	if p.Credential != nil && !p.Credential(proxyToken(r.Header)) {
-		return nil, errProxyAuth
+		return "", "", errProxyAuth
 	}
-	host, port, err := target(r)
-	if err != nil {
-		return nil, err
-	}
-	if public := p.Public != nil && publicHost(host) && p.Public(); !public && !AllowedHost(host, p.Domains()) {
+	return target(r)
+}
+
+// connect checks, resolves and dials.
+func (p *Egress) connect(ctx context.Context, host, port string) (net.Conn, error) {
+	if !p.allows(host) {
 		return nil, errHostRefused
 	}
 	ctx, cancel := context.WithTimeout(ctx, ConnectTimeout)

@@ -254,6 +254,50 @@ func TestEgressTunnel(t *testing.T) {
 	}
 }
 
+// TestEgressRecheck: a stream ends when its host is allowed no more, and those
+// of other hosts go on.
+func TestEgressRecheck(t *testing.T) {
+	t.Parallel()
+	domains := []string{"example.com", "example.org"}
+	var p Egress
+	p.Domains = func() []string { return domains }
+	p.Lookup = func(context.Context, string) ([]string, error) { return []string{"93.184.216.34"}, nil }
+	p.Dial = func(context.Context, string) (net.Conn, error) {
+		a, b := net.Pipe()
+		go func() { _, _ = io.Copy(b, b); b.Close() }()
+		return a, nil
+	}
+	tunnel := func(host string) (func(text string) string, <-chan struct{}) {
+		a, b := net.Pipe()
+		done := make(chan struct{})
+		go func() { defer close(done); p.Serve(context.Background(), b); b.Close() }()
+		echo := func(text string) string {
+			go func() { _, _ = io.WriteString(a, text) }()
+			buf := make([]byte, 100)
+			n, _ := a.Read(buf)
+			return string(buf[:n])
+		}
+		if got := echo("CONNECT " + host + ":443 HTTP/1.1\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") || echo("ping") != "ping" {
+			t.Fatalf("%s: %q", host, got)
+		}
+		return echo, done
+	}
+	_, cut := tunnel("example.com")
+	echo, done := tunnel("example.org")
+	domains = domains[1:]
+	p.Recheck()
+	<-cut
+	if echo("still") != "still" {
+		t.Error("an allowed host's stream was ended")
+	}
+	domains = nil
+	p.Recheck()
+	<-done
+	if len(p.open) != 0 {
+		t.Errorf("%d streams are remembered", len(p.open))
+	}
+}
+
 func TestEgressHeadLimit(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ pad, code int }{{maxProxyHead - 200, 200}, {maxProxyHead + 1, 400}} {

@@ -35,7 +35,8 @@ func (s *Service) StopAgent(ctx context.Context, agentID string) error {
 	return s.endUser(ctx, agentID, true)
 }
 
-// Unprovision ends an agent for good: token, file, processes, user and home.
+// Unprovision ends an agent for good: token, file, processes, user, home,
+// plugins, their settings, and what the owner allowed it.
 func (s *Service) Unprovision(ctx context.Context, agentID string) error {
 	agentID = strings.ToUpper(agentID)
 	s.mu.Lock()
@@ -47,7 +48,11 @@ func (s *Service) Unprovision(ctx context.Context, agentID string) error {
 	} else {
 		err = s.endUser(ctx, agentID, false)
 	}
-	return errors.Join(err, s.forgetHome(agentID, LinuxName(agentID)), s.Plugins.Forget(agentID), s.users.Forget(agentID))
+	left := errors.Join(s.forgetHome(agentID, LinuxName(agentID)), s.Plugins.Forget(agentID), s.config.Forget(agentID))
+	if left == nil { // last what tells Prune that something is left
+		left = errors.Join(s.switches.forget(agentID), s.users.Forget(agentID))
+	}
+	return errors.Join(err, left)
 }
 
 // endUser ends an agent's user in the environment that it shares. A home that
@@ -89,10 +94,12 @@ func (s *Service) Prune(exists func(agentID string) bool) {
 	if s.closed {
 		return
 	}
-	for _, id := range s.users.agents() {
-		if exists(id) {
+	seen := map[string]bool{}
+	for _, id := range append(s.users.agents(), s.switches.agents()...) {
+		if seen[id] || exists(id) {
 			continue
 		}
+		seen[id] = true
 		s.tokens.Revoke(LinuxName(id))
 		s.group.Go(func() {
 			if err := s.Unprovision(context.Background(), id); err != nil {

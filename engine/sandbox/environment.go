@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -21,7 +22,8 @@ const sharedKey = "shared"
 type environment struct {
 	key     string
 	agentID string  // "" in shared mode
-	network Network // as the settings have it
+	network Network // as the settings have it; networkOf is what holds
+	egress  *Egress // nil without a network
 	mounted bool    // homes lie on the host
 	homes   string  // where they are kept otherwise
 	kept    time.Time
@@ -36,13 +38,8 @@ type environment struct {
 	used    time.Time
 }
 
-func (e *environment) stateLocked() State {
-	st := State{Sandbox: e.sandbox.ID(), AgentID: e.agentID, Network: e.network.String(), Busy: e.busy, Used: e.used, Users: []string{}}
-	for u := range e.users {
-		st.Users = append(st.Users, u)
-	}
-	slices.Sort(st.Users)
-	return st
+func (s *Service) stateLocked(e *environment) State {
+	return State{Sandbox: e.sandbox.ID(), AgentID: e.agentID, Network: s.networkOfLocked(e).String(), Busy: e.busy, Used: e.used, Users: append([]string{}, slices.Sorted(maps.Keys(e.users))...)}
 }
 
 // attempt is one start or provisioning that several callers wait for.
@@ -135,29 +132,35 @@ func (s *Service) provision(ctx context.Context, agentID string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.seed(ctx, e, name); err != nil {
-		s.tokens.Revoke(name)
-		return err
+	if fresh {
+		s.seed(ctx, e, who)
 	}
 	s.mu.Lock()
 	e.users[name] = true
 	s.mu.Unlock()
 	if fresh {
+		s.recheckNetworks() // one who has none may have come into a shared sandbox
 		s.revive(ctx, e, who)
 	}
 	return nil
 }
 
-// soul is what an agent finds in its home the first time.
-const soul = "# SOUL\n\nWhat you write here you find again next time.\n"
+// soul is what an agent finds in its home the first time: SOUL.md, unless
+// anything has that name, be it a link that leads nowhere.
+const (
+	soul     = "# SOUL\n\nWhat you write here you find again next time.\n"
+	seedSoul = "[ -e SOUL.md ] || [ -h SOUL.md ] || { umask 077; set -C; printf '%s' \"$soul\" > SOUL.md; }"
+	seedTime = 10 * time.Second
+)
 
-// seed writes SOUL.md unless there is one.
-func (s *Service) seed(ctx context.Context, e *environment, name string) error {
-	path := Home(name) + "/SOUL.md"
-	if _, _, err := e.guest.Get(ctx, name, path); err == nil {
-		return nil
+// seed writes SOUL.md in a new home, as the agent. A home that does not take it
+// costs no agent its sandbox.
+func (s *Service) seed(ctx context.Context, e *environment, who Identity) {
+	c := Shell(who.LinuxName, seedSoul)
+	c.Env, c.Idle = []string{"soul=" + soul}, seedTime
+	if done, err := execute(ctx, e.guest, c, nil); err != nil || done.ExitCode != 0 {
+		s.note(who, "warn", "SOUL.md could not be written")
 	}
-	return e.guest.Put(ctx, name, path, 0o600, []byte(soul))
 }
 
 // start boots the environment of key unless it runs.
@@ -189,7 +192,7 @@ func (s *Service) start(ctx context.Context, key, agentID string) error {
 	}
 	s.running[key] = e
 	s.mu.Unlock()
-	s.c.Log("sandbox_started", slog.String("sandbox", e.sandbox.ID()), slog.String("driver", d.Name()), slog.String("network", e.network.String()))
+	s.c.Log("sandbox_started", slog.String("sandbox", e.sandbox.ID()), slog.String("driver", d.Name()), slog.String("network", s.networkOf(e).String()))
 	s.group.Go(func() { s.watch(e) })
 	return nil
 }
@@ -231,7 +234,8 @@ func (s *Service) boot(ctx context.Context, d Driver, key, agentID string) (*env
 	attached := make(chan *Guest, 1)
 	ch := &Channel{Sandbox: spec.ID, AgentID: agentID, Nonce: spec.Boot.Nonce, Listener: box.BridgeListener(), Bridge: s.Bridge, Control: func(c net.Conn) { attached <- NewGuest(c) }}
 	if spec.Network == NetworkProxy {
-		ch.Proxy = s.egress(e).Serve
+		e.egress = s.egress(e)
+		ch.Proxy = e.egress.Serve
 	}
 	var serve context.Context
 	serve, e.cancel = context.WithCancel(context.Background())
@@ -261,30 +265,39 @@ func said(box Sandbox) string {
 }
 
 // makeRoom stops the least recently used idle environment when there are as
-// many as allowed.
+// many as allowed. One whose homes cannot be kept stays.
 func (s *Service) makeRoom(ctx context.Context, key string) error {
-	limit := s.Settings().MaxEnvironments
-	for key != sharedKey {
+	if key == sharedKey {
+		return nil
+	}
+	stuck := map[*environment]bool{}
+	for {
+		limit := s.Settings().MaxEnvironments
 		s.mu.Lock()
 		var oldest *environment
 		for _, e := range s.running {
-			if e.busy == 0 && (oldest == nil || e.used.Before(oldest.used)) {
+			if e.busy == 0 && !stuck[e] && (oldest == nil || e.used.Before(oldest.used)) {
 				oldest = e
 			}
 		}
 		full := len(s.running) >= limit
 		s.mu.Unlock()
-		if !full {
+		switch {
+		case !full:
 			return nil
-		}
-		if oldest == nil {
+		case oldest == nil:
 			return fault.WithText(fault.ServerOverloaded, "As many sandboxes as allowed are busy. Try again shortly.")
 		}
-		if err := s.drop(ctx, oldest); err != nil {
-			return err
+		if err := s.keepAll(ctx, oldest); err != nil {
+			stuck[oldest] = true
+			s.c.Logger.Warn("a sandbox does not make room, since a home in it was not kept", slog.String("error", err.Error()))
+			continue
+		}
+		// What is left of it is no business of the agent that needs the room.
+		if err := s.dropIf(ctx, oldest, func() bool { return oldest.busy == 0 }); err != nil {
+			s.c.Logger.Error("a sandbox did not end as it should", slog.String("error", err.Error()))
 		}
 	}
-	return nil
 }
 
 // use marks an environment as busy until release.
@@ -315,8 +328,12 @@ func (s *Service) watch(e *environment) {
 
 // drop forgets an environment and ends it. Only the first call does.
 func (s *Service) drop(ctx context.Context, e *environment) error {
+	return s.dropIf(ctx, e, func() bool { return true })
+}
+
+func (s *Service) dropIf(ctx context.Context, e *environment, still func() bool) error {
 	s.mu.Lock()
-	mine := s.running[e.key] == e
+	mine := s.running[e.key] == e && still()
 	if mine {
 		delete(s.running, e.key)
 	}

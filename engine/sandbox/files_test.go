@@ -101,6 +101,10 @@ func TestLogRing(t *testing.T) {
 	if !strings.Contains(out.String(), "[Sandbox:agent-x] [info] 2000") {
 		t.Error("the diagnostic log has no line")
 	}
+	l.Log(LogEntry{Level: "warn", Source: "agent-x", Message: "look here"})
+	if !strings.Contains(out.String(), `level=WARN msg="sandbox log" line="[Sandbox:agent-x] [warn] look here"`) {
+		t.Error("a warning is none in the diagnostic log")
+	}
 	for in, want := range map[string]string{"debug": "debug", "info": "info", "warn": "warn", "error": "error", "stdout": "stdout", "fatal": "info", "": "info"} {
 		if level(in) != want {
 			t.Error(in)

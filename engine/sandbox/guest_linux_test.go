@@ -149,7 +149,7 @@ func populate(t *testing.T, root, bin string) {
 			t.Fatal(err)
 		}
 	}
-	for _, applet := range []string{"sh", "cat", "ls", "id", "sleep", "stat", "ln", "ps", "head", "tr", "env", "touch", "kill", "nc", "mkdir", "chmod", "wget", "setsid", "tar", "gzip", "grep", "rm"} {
+	for _, applet := range []string{"sh", "cat", "ls", "id", "sleep", "stat", "ln", "ps", "head", "tr", "env", "touch", "kill", "nc", "mkdir", "chmod", "wget", "setsid", "tar", "gzip", "grep", "rm", "mv", "mkfifo", "tail"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
@@ -222,6 +222,8 @@ func TestGuestBoundaries(t *testing.T) {
 		{"dispatch", a, "osaurus-host agent dispatch " + agentA + " 'look here'", 0, "={\"task_id\":\"0B8C6A0E-0000-4000-8000-000000000000\"}\n", "="},
 		{"dispatch as another", a, "osaurus-host agent dispatch " + agentB + " x", 1, "=", "=osaurus-host: error 403: agent_id in body does not match token-bound identity\n"},
 		{"create a plugin", a, `echo '{"name":"x"}' | osaurus-host plugin create`, 0, `"plugin_id":"x"`, "="},
+		{"too long a recipe", a, "head -c 8500000 /dev/zero | osaurus-host plugin create", 1, "=", "=osaurus-host: error 413: Request body too large (8388609 > 8388608 bytes)\n"},
+		{"terminated", a, "mkfifo in; sleep 1000 > in & osaurus-host plugin create < in & sleep 0.5; kill -TERM $!; wait $!", 1, "=", "=osaurus-host: interrupted\n"},
 		{"usage", a, "osaurus-host secrets", 2, "=", "Usage: osaurus-host"},
 		{"payload that is no JSON", a, "osaurus-host events emit done '{'", 2, "=", "Usage: osaurus-host events emit"},
 		{"root has no token", "", "osaurus-host log x", 3, "=", "=osaurus-host: bridge token for root missing (host has not provisioned this agent yet)\n"},

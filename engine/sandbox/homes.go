@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"osaurus/engine/atomicfile"
 	"osaurus/engine/fault"
+	"osaurus/engine/sandbox/wire"
 )
 
 // Limits of homes that are carried, where a driver mounts no workspace.
@@ -22,15 +24,15 @@ const (
 	KeepEvery = time.Minute      // a home that commands use is carried out this often
 )
 
-// packed is where a home's archive lies in the guest while it is unpacked.
-const packed = ".osaurus-home"
+// carry is how a guest packs or unpacks a home: as root, since an agent may
+// have shut itself out of its own files. The program follows no link and takes
+// nothing that is not the agent's; the host never looks into the archive.
+func carry(verb, name string) Command { return Command{Argv: []string{wire.GuestPath, verb, name}} }
 
-// A user that ends in shared mode leaves an archive under every driver. Both run as the agent's user: what they read and make is the agent's, and a
-// link it planted leads to nothing that it could not open by itself. The host
-// never looks into the archive.
+// Ends of the names of archives; one that was not unpacked whole has both.
 const (
-	packHome   = "exec tar -czf - ."
-	unpackHome = "tar -xpzf " + packed + "; code=$?; rm -f " + packed + "; exit $code"
+	archiveEnd = ".tar.gz"
+	beforeEnd  = ".before"
 )
 
 // mounts reports whether homes lie on the host. What does not say so carries
@@ -42,7 +44,7 @@ func mounts(d Driver) bool {
 
 // archive is where an agent's home is kept between two sandboxes.
 func (e *environment) archive(linuxName string) string {
-	return filepath.Join(e.homes, linuxName+".tar.gz")
+	return filepath.Join(e.homes, linuxName+archiveEnd)
 }
 
 // restore unpacks a kept home into the new one of a user. It comes before the
@@ -57,11 +59,15 @@ func (s *Service) restore(ctx context.Context, e *environment, name string) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, CarryTime)
 	defer cancel()
-	if err := e.guest.Put(ctx, name, Home(name)+"/"+packed, 0o600, raw); err != nil {
+	if err := e.guest.Put(ctx, name, Home(name)+"/"+wire.PackedHome, 0o600, raw); err != nil {
 		return fmt.Errorf("sandbox: the home of %s: %w", name, err)
 	}
-	done, err := execute(ctx, e.guest, Shell(name, unpackHome), Collection{})
-	if err == nil && done.ExitCode != 0 {
+	done, err := execute(ctx, e.guest, carry("unpack", name), nil)
+	switch {
+	case err == nil && done.ExitCode == wire.ExitPart: // the rest is kept beside
+		s.c.Log("sandbox_home_in_part", slog.String("sandbox", e.sandbox.ID()), slog.String("user", name), slog.String("left", strings.TrimSpace(done.Stderr)))
+		err = atomicfile.Write(e.archive(name)+beforeEnd, raw)
+	case err == nil && done.ExitCode != 0:
 		err = errors.New(done.Stderr)
 	}
 	if err != nil {
@@ -73,8 +79,9 @@ func (s *Service) restore(ctx context.Context, e *environment, name string) erro
 	return nil
 }
 
-// keep carries a home out. One that does not come whole leaves the last one
-// that did.
+// keep carries a home out. Entries that cannot be packed stay behind, which is
+// no reason to lose the others; an archive that breaks off leaves the last one
+// that did not.
 func (s *Service) keep(ctx context.Context, e *environment, name string) error {
 	if name == DiagnosticUser {
 		return nil
@@ -83,7 +90,7 @@ func (s *Service) keep(ctx context.Context, e *environment, name string) error {
 	defer cancel()
 	var out, said bytes.Buffer
 	long := false
-	exit, err := e.guest.Exec(ctx, Shell(name, packHome), func(stream int, data []byte) {
+	exit, err := e.guest.Exec(ctx, carry("pack", name), func(stream int, data []byte) {
 		switch {
 		case stream == 2:
 			said.Write(data[:min(len(data), MaxStderr-said.Len())])
@@ -97,6 +104,9 @@ func (s *Service) keep(ctx context.Context, e *environment, name string) error {
 	switch {
 	case long:
 		err = fault.WithText(fault.Unsupported, fmt.Sprintf("The home of %s is larger than %d MiB and was not kept.", name, MaxHome>>20))
+	case err == nil && exit.Code == wire.ExitPart:
+		s.c.Log("sandbox_home_in_part", slog.String("sandbox", e.sandbox.ID()), slog.String("user", name), slog.String("left", strings.TrimSpace(said.String())))
+		err = atomicfile.Write(e.archive(name), out.Bytes())
 	case err == nil && exit.Code != 0:
 		err = fmt.Errorf("sandbox: the home of %s was not kept: %s", name, bytes.TrimSpace(said.Bytes()))
 	case err == nil:
@@ -145,7 +155,7 @@ func (s *Service) keepSometimes(ctx context.Context, e *environment, name string
 func (s *Service) usersOf(e *environment) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return e.stateLocked().Users
+	return s.stateLocked(e).Users
 }
 
 // forgetHome deletes what an agent kept on the host, in both modes. Names lead
@@ -159,7 +169,7 @@ func (s *Service) forgetHome(agentID, name string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	for _, path := range []string{agentID, filepath.Join(sharedKey, name+".tar.gz"), filepath.Join(sharedKey, "agents", AgentName(agentID))} {
+	for _, path := range []string{agentID, filepath.Join(sharedKey, name+archiveEnd), filepath.Join(sharedKey, name+archiveEnd+beforeEnd), filepath.Join(sharedKey, "agents", strings.TrimPrefix(name, userStem))} {
 		err = errors.Join(err, root.RemoveAll(path))
 	}
 	return err

@@ -21,7 +21,7 @@ const (
 	BodyTimeout    = 30 * time.Second // for its body
 	IdleTimeout    = 2 * time.Minute  // between requests
 	MaxHeld        = 64 << 20         // bytes of bodies in memory over all agents
-	MaxAudit       = 120              // audit records of one source in a window
+	MaxAudit       = 30               // audit records of one sandbox and reason in a window
 )
 
 // headSlop is what net/http adds to Server.MaxHeaderBytes.

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"strings"
@@ -53,8 +54,11 @@ func (l *LogRing) Log(e LogEntry) {
 	}
 	l.entries = append(l.entries, e)
 	l.mu.Unlock()
-	l.logger.Info("sandbox log", slog.String("line", e.String()))
+	l.logger.Log(context.Background(), severity[e.Level], "sandbox log", slog.String("line", e.String()))
 }
+
+// severity of levels in the diagnostic log; what is missing is slog.LevelInfo.
+var severity = map[string]slog.Level{"debug": slog.LevelDebug, "warn": slog.LevelWarn, "error": slog.LevelError}
 
 // String returns the line as people see it.
 func (e LogEntry) String() string {
@@ -73,4 +77,41 @@ func (l *LogRing) Entries() []LogEntry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.entries)
+}
+
+// Shown bounds what Lines returns, in bytes of messages.
+const Shown = 1 << 20
+
+// Lines returns the latest lines of an agent, or of all when agentID is "",
+// oldest first.
+func (s *Service) Lines(agentID string) []LogEntry {
+	all := s.Logs.Entries()
+	lines, size := []LogEntry{}, 0
+	for _, e := range slices.Backward(all) {
+		if agentID != "" && e.Source != LinuxName(agentID) {
+			continue
+		}
+		if size += len(e.Message); size > Shown {
+			break
+		}
+		e.Message = strings.Map(oneLine, e.Message)
+		lines = append(lines, e)
+	}
+	slices.Reverse(lines)
+	return lines
+}
+
+// scrubbed is the ring without the values of agents' secrets.
+type scrubbed struct{ s *Service }
+
+// Log implements LogSink. A line whose secrets cannot be looked up is not
+// kept as it is: nobody knows what stands in it.
+func (l scrubbed) Log(e LogEntry) {
+	secrets, err := l.s.Secrets.CollectAll(context.Background(), l.s.users.agentOf(e.Source))
+	defer secrets.Destroy()
+	if err != nil {
+		e.Message = "(not kept: the agent's secrets are not available)"
+	}
+	e.Message = string(secrets.Scrub([]byte(e.Message)))
+	l.s.Logs.Log(e)
 }

@@ -206,6 +206,17 @@ func (p *Plugins) Forget(agentID string) error {
 	return p.root.RemoveAll(strings.ToUpper(agentID))
 }
 
+// ForgetAll deletes the recipes of every agent.
+func (p *Plugins) ForgetAll() error {
+	agents, err := os.ReadDir(p.c.Dir)
+	for _, a := range agents {
+		if validAgentID(a.Name()) {
+			err = errors.Join(err, p.Forget(a.Name()))
+		}
+	}
+	return err
+}
+
 func (r Recipe) summary() Plugin {
 	out := Plugin{ID: r.ID, Name: r.Name, Tools: []ToolName{}}
 	for _, t := range r.Tools {

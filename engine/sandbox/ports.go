@@ -96,10 +96,10 @@ type PluginRegistrar interface {
 
 // LogEntry is one line an agent logged.
 type LogEntry struct {
-	Time    time.Time
-	Level   string
-	Source  string // linux name
-	Message string
+	Time    time.Time `json:"time"`
+	Level   string    `json:"level"`
+	Source  string    `json:"source"` // linux name
+	Message string    `json:"message"`
 }
 
 // LogSink takes what agents log.

@@ -114,7 +114,7 @@ func validCommand(line string) bool {
 // proxyEnv names the proxy and holds no credential: the channel says whose
 // the requests are.
 func (s *Service) proxyEnv(e *environment) []string {
-	if e.network == NetworkNone {
+	if s.networkOf(e) == NetworkNone {
 		return nil
 	}
 	const proxy = "http://127.0.0.1:3128"
@@ -168,11 +168,11 @@ type Check struct {
 }
 
 // Diagnose tries the whole way with an agent that is nobody's. Its token is
-// revoked whatever happens.
+// revoked whatever happens, and nothing of it is left.
 func (s *Service) Diagnose(ctx context.Context) (checks []Check, err error) {
 	defer func() {
 		s.tokens.Revoke(DiagnosticUser)
-		err = errors.Join(err, s.StopAgent(context.WithoutCancel(ctx), DiagnosticAgent))
+		err = errors.Join(err, s.Unprovision(context.WithoutCancel(ctx), DiagnosticAgent))
 	}()
 	if err := s.Provision(ctx, DiagnosticAgent); err != nil {
 		return append(checks, Check{"start", false, fault.Of(err).Public() + ": " + err.Error()}), nil

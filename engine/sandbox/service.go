@@ -113,7 +113,7 @@ func Open(c ServiceConfig) (s *Service, err error) {
 	}); err != nil {
 		return s, err
 	}
-	s.Bridge = NewBridge(Config{Tokens: s.tokens, Secrets: s.Secrets, Settings: s.config, Inference: c.Inference, Dispatcher: c.Dispatcher, Memory: c.Memory, Events: c.Events, Plugins: s.Plugins, Logs: s.Logs, Now: c.Now, Log: c.Log})
+	s.Bridge = NewBridge(Config{Tokens: s.tokens, Secrets: s.Secrets, Settings: s.config, Inference: c.Inference, Dispatcher: c.Dispatcher, Memory: c.Memory, Events: c.Events, Plugins: s.Plugins, Logs: scrubbed{s}, Now: c.Now, Log: c.Log})
 	return s, nil
 }
 
@@ -161,6 +161,7 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Unlock()
 	err := s.Stop(ctx)
 	s.group.Wait()
+	s.Bridge.audit.settle()
 	return errors.Join(err, s.closeFiles())
 }
 
@@ -273,7 +274,7 @@ func (s *Service) Status(ctx context.Context) Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.running {
-		out.Environments = append(out.Environments, e.stateLocked())
+		out.Environments = append(out.Environments, s.stateLocked(e))
 	}
 	return out
 }
@@ -320,10 +321,11 @@ func (s *Service) workspace(key string) (string, error) {
 	return dir, atomicfile.MkdirAll(dir)
 }
 
-// Reset stops everything and deletes every workspace.
+// Reset stops everything and deletes every workspace, and with the files of
+// agents' plugins their recipes.
 func (s *Service) Reset(ctx context.Context) error {
 	if err := s.Stop(ctx); err != nil {
-		return err
+		s.c.Logger.Warn("before a reset", slog.String("error", err.Error())) // what was not kept goes anyhow
 	}
-	return os.RemoveAll(s.path(workspacePath))
+	return errors.Join(s.Plugins.ForgetAll(), os.RemoveAll(s.path(workspacePath)))
 }

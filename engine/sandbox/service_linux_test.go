@@ -371,6 +371,9 @@ func TestServiceDiagnose(t *testing.T) {
 	if s.tokens.Len() != 0 || s.Running(DiagnosticAgent) {
 		t.Error("the diagnostic agent is still there")
 	}
+	if left, err := os.ReadDir(s.path(workspacePath)); err != nil || len(left) != 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
 	if len(w.jobs) != 0 {
 		t.Error("it dispatched something")
 	}
@@ -398,6 +401,175 @@ func TestServiceProxy(t *testing.T) {
 	if got := s.Settings().Network; got != "proxy" {
 		t.Error(got)
 	}
+}
+
+// page is a Dial of a web server that has one page for everybody.
+func page(context.Context, string) (net.Conn, error) {
+	a, b := net.Pipe()
+	go func() {
+		_, _ = b.Read(make([]byte, 1024))
+		_, _ = b.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage"))
+		_ = b.Close()
+	}()
+	return a, nil
+}
+
+// TestServiceNetworkSwitch: what the owner says of the network holds at once
+// for a sandbox that runs: requests, open streams, status, and back again.
+func TestServiceNetworkSwitch(t *testing.T) {
+	t.Parallel()
+	for name, domains := range map[string][]string{"outbound": nil, "proxy": {"example.com"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, n, _ := newService(t, func(set *Settings) { set.Network, set.AllowedDomains = name, domains })
+			s.c.Dial = page
+			get := func() string {
+				r := mustExec(t, s, agentA, "http_proxy=http://127.0.0.1:3128 wget -q -O - http://example.com/; env")
+				return r.Stdout + r.Stderr
+			}
+			network := func(on bool, want string) {
+				t.Helper()
+				switchedOn(t, s, agentA, func(a *AutonomousExec) { a.Network = on })
+				if got := s.Status(t.Context()).Environments[0].Network; got != want {
+					t.Errorf("status says %s, not %s", got, want)
+				}
+			}
+			if got := get(); !strings.HasPrefix(got, "page") || !strings.Contains(got, "https_proxy=") {
+				t.Fatal(got)
+			}
+			network(false, "none")
+			if got := get(); strings.Contains(got, "page") || !strings.Contains(got, "403") || strings.Contains(got, "https_proxy=") {
+				t.Error(got)
+			}
+			if err := s.Stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := get(); !strings.Contains(got, "403") { // in a sandbox that began without
+				t.Error(got)
+			}
+			network(true, name)
+			if got := get(); !strings.HasPrefix(got, "page") || n.starts != 2 {
+				t.Errorf("%s, %d starts", got, n.starts)
+			}
+		})
+	}
+}
+
+// TestServiceLogs: what guests log can be read, by agent, without secrets,
+// one line each, and never too much.
+func TestServiceLogs(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, nil)
+	if err := s.Secrets.Set(t.Context(), agentA, "", "API_KEY", secret.New([]byte("s3cr3t-value"))); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, s, agentA, `osaurus-host log warn "key $API_KEY
+[Sandbox:x] [error] forged"`)
+	mustExec(t, s, agentB, "osaurus-host log other")
+	own := s.Lines(strings.ToLower(agentA))
+	if len(own) != 1 || own[0].Level != "warn" || own[0].String() != "[Sandbox:"+LinuxName(agentA)+"] [warn] key [REDACTED:API_KEY] [Sandbox:x] [error] forged" {
+		t.Errorf("%q", own)
+	}
+	if all := s.Lines(""); len(all) != 2 || all[1].Message != "other" || len(s.Lines(agentC)) != 0 {
+		t.Errorf("%q", all)
+	}
+	for range Shown/MaxLogLine + 2 {
+		s.Logs.Log(LogEntry{Source: LinuxName(agentA), Message: strings.Repeat("x", MaxLogLine)})
+	}
+	if n := len(s.Lines("")); n != Shown/MaxLogLine {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// TestServicePrune: an agent that is no more leaves nothing on the host, also
+// one that had a switch and never a sandbox; others keep theirs.
+func TestServicePrune(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, nil)
+	for _, id := range []string{agentA, agentB} {
+		mustExec(t, s, id, "OSAURUS_PLUGIN=weather osaurus-host config set unit c")
+		switchedOn(t, s, id, nil)
+	}
+	switchedOn(t, s, agentC, nil)
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Prune(func(id string) bool { return id == agentB })
+	s.group.Wait()
+	var left []string
+	err := filepath.WalkDir(s.c.Home, func(path string, d os.DirEntry, err error) error {
+		raw := []byte(nil)
+		if err == nil && d.Type().IsRegular() {
+			raw, err = os.ReadFile(path)
+		}
+		for _, id := range []string{agentA, agentC} {
+			if all := strings.ToUpper(path + string(raw)); strings.Contains(all, id) {
+				left = append(left, path)
+			}
+		}
+		return err
+	})
+	if err != nil || len(left) != 0 {
+		t.Errorf("left: %q %v", left, err)
+	}
+	if r := mustExec(t, s, agentB, "OSAURUS_PLUGIN=weather osaurus-host config get unit"); r.Stdout != "c\n" || !s.Switch(agentB).Enabled {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestServiceDeny: nothing of a denied agent runs on, and its home is kept.
+func TestServiceDeny(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, nil)
+	switchedOn(t, s, agentA, nil)
+	mustExec(t, s, agentA, "echo x > file")
+	ended := make(chan string)
+	go func() {
+		ended <- s.CallTool(t.Context(), agentA, ToolExec, []byte(`{"command":"touch up; sleep 1000"}`))
+	}()
+	eventually(t, s, agentA, "test -e up")
+	if err := s.Deny(t.Context(), agentA); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-ended; strings.Contains(got, `"ok":true`) && !strings.Contains(got, "killed_by") || s.Running(agentA) {
+		t.Error(got)
+	}
+	if got := s.CallTool(t.Context(), agentA, ToolExec, []byte(`{"command":"true"}`)); !strings.Contains(got, "rejected") || s.Switch(agentA).Enabled {
+		t.Error(got)
+	}
+	if r := mustExec(t, s, agentA, "cat file"); r.Stdout != "x\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestServicePluginDomains: a plugin's domains count while it is installed and
+// its agent may have plugins.
+func TestServicePluginDomains(t *testing.T) {
+	t.Parallel()
+	s, _, _ := newService(t, func(set *Settings) { set.Network, set.AllowedDomains = "proxy", []string{"example.com"} })
+	s.c.Dial = page
+	switchedOn(t, s, agentA, nil)
+	if got := plugin(t, s, agentA, Recipe{ID: "w", Name: "W", AllowedDomains: []string{"example.org"}}); !strings.Contains(got, "installed") {
+		t.Fatal(got)
+	}
+	want := func(when, text string) {
+		t.Helper()
+		if r := mustExec(t, s, agentA, "wget -q -O - http://example.org/"); !strings.Contains(r.Stdout+r.Stderr, text) {
+			t.Errorf("%s: %+v", when, r)
+		}
+	}
+	want("installed", "page")
+	switchedOn(t, s, agentA, func(a *AutonomousExec) { a.PluginCreate = false })
+	want("without plugins", "403")
+	switchedOn(t, s, agentA, nil)
+	want("with plugins again", "page")
+	if err := s.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(s.path(recipesDir)); err != nil || len(left) != 0 || len(s.Plugins.List(agentA)) != 0 {
+		t.Errorf("recipes are left: %v %v", left, err)
+	}
+	want("reset", "403")
 }
 
 // TestServicePlugin: a recipe of an agent reaches its home, through the bridge.

@@ -1,12 +1,14 @@
 package sandbox
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -59,30 +61,67 @@ func (s *Service) Switch(agentID string) AutonomousExec {
 	return DefaultAutonomousExec()
 }
 
-// SetSwitch changes what an agent may do. It is in force for the next call.
+// Deny ends what an agent's runs have in a sandbox, commands that run
+// included, and lets them begin nothing more.
+func (s *Service) Deny(ctx context.Context, agentID string) error {
+	v := s.Switch(agentID)
+	v.Enabled = false
+	return errors.Join(s.SetSwitch(agentID, v), s.StopAgent(ctx, agentID))
+}
+
+// SetSwitch changes what an agent may do. It is in force for the next call and
+// the next request of the network; streams that it forbids end.
 func (s *Service) SetSwitch(agentID string, v AutonomousExec) error {
 	if !validAgentID(agentID) || v.MaxCommands < 1 || v.MaxCommands > MaxCommandsLimit {
 		return fault.WithText(fault.Usage, "an agent may run between 1 and 1000 commands in a turn")
 	}
 	before, err := s.switches.set(strings.ToUpper(agentID), v)
-	if err == nil && before.Background != v.Background {
+	if err != nil {
+		return err
+	}
+	s.recheckNetworks()
+	if before.Background != v.Background {
 		s.switchDaemons(agentID)
 	}
-	return err
+	return nil
 }
 
 func (w *switches) set(agentID string, v AutonomousExec) (before AutonomousExec, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	before = w.by[agentID]
 	next := maps.Clone(w.by)
 	next[agentID] = v
+	return before, w.save(next)
+}
+
+// forget removes an agent.
+func (w *switches) forget(agentID string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, there := w.by[agentID]; !there {
+		return nil
+	}
+	next := maps.Clone(w.by)
+	delete(next, agentID)
+	return w.save(next)
+}
+
+func (w *switches) save(next map[string]AutonomousExec) error {
 	raw, err := canonjson.Marshal(next)
 	if err != nil {
-		return before, err
+		return err
 	}
 	if err := atomicfile.Write(w.path, raw); err != nil {
-		return before, err
+		return err
 	}
-	before, w.by = w.by[agentID], next
-	return before, nil
+	w.by = next
+	return nil
+}
+
+// agents lists who has a switch.
+func (w *switches) agents() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.by))
 }

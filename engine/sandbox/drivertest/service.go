@@ -319,6 +319,7 @@ func (h *host) egress() {
 func (h *host) restart(own func(string) string) {
 	h.t.Helper()
 	h.as(agentA, "umask 077; cat "+tokenOf(agentA)+" > old; mkdir -p d; echo kept > d/file; chmod 640 d/file; ln -s /etc/passwd d/link")
+	h.as(agentA, "mkdir shut; echo x > shut/f; chmod 0 shut/f; chmod 500 shut; rm SOUL.md; ln -s d/file SOUL.md; rmdir plugins; ln -s /nonexistent plugins")
 	if err := h.Stop(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
@@ -327,4 +328,5 @@ func (h *host) restart(own func(string) string) {
 	h.audited("sandbox_refused", "unknown token")
 	h.want("new token", agentA, own(agentA)+logBody, "200 {}")
 	h.want("home", agentA, "cat d/file; stat -c '%a %u' d/file; stat -c %N d/link; ls -a | grep osaurus-home; id -u", "kept\n640 2000\n'd/link' -> '/etc/passwd'\n2000")
+	h.want("odd home", agentA, "stat -c '%a %u' shut shut/f; stat -c %N SOUL.md plugins; chmod 700 shut/f; cat shut/f SOUL.md", "500 2000\n0 2000\n'SOUL.md' -> 'd/file'\n'plugins' -> '/nonexistent'\nx\nkept")
 }

