@@ -22,6 +22,7 @@ const (
 	tooLarge     refusal = "body too large"
 	tooMany      refusal = "rate limit"
 	switchedOff  refusal = "switched off"
+	hostRefused  refusal = "no host for this sandbox"
 )
 
 // audit writes a record of every 401, 403, 413 and 429: when, which sandbox,
@@ -50,13 +51,18 @@ func newAudit(log func(string, ...slog.Attr), now func() time.Time) *audit {
 }
 
 func (a *audit) refused(p peer, route string, status int, why refusal) {
-	if _, ok := a.limiter.Allow(p.sandbox + " " + string(why)); ok {
-		a.log("sandbox_refused", slog.String("sandbox", p.sandbox), slog.Int64("uid", int64(p.uid)), slog.String("route", route), slog.Int("status", status), slog.String("reason", string(why)))
+	a.record(p.sandbox, status, why, slog.Int64("uid", int64(p.uid)), slog.String("route", route))
+}
+
+// record is refused for whatever a sandbox was refused.
+func (a *audit) record(sandbox string, status int, why refusal, more ...slog.Attr) {
+	if _, ok := a.limiter.Allow(sandbox + " " + string(why)); ok {
+		a.log("sandbox_refused", append(more, slog.String("sandbox", sandbox), slog.Int("status", status), slog.String("reason", string(why)))...)
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.missed[unrecorded{p.sandbox, status, why}]++
+	a.missed[unrecorded{sandbox, status, why}]++
 	if a.flush == nil {
 		a.flush = time.AfterFunc(Window, a.settle)
 	}

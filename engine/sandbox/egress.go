@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -53,7 +52,7 @@ func Blocked(address string) bool {
 
 // Egress is the HTTP proxy of one sandbox. Its streams come through that
 // sandbox's channel, which says whose they are: no credential exists. It is
-// safe for concurrent use; every port is required but Log.
+// safe for concurrent use; every port is required but Refused.
 type Egress struct {
 	// Domains returns the patterns that are allowed now.
 	Domains func() []string
@@ -64,8 +63,8 @@ type Egress struct {
 	Lookup func(ctx context.Context, host string) ([]string, error)
 	// Dial connects to an address and port, never to a name.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// Log gets refusals; nil drops them.
-	Log func(event string, attrs ...slog.Attr)
+	// Refused is told the status of refusals; nil is nobody.
+	Refused func(status int)
 	// Credential, when set, is asked for the token of a stream that no
 	// channel names. Nil is the rule: the channel suffices.
 	Credential func(token string) bool
@@ -179,8 +178,8 @@ func (p *Egress) refuse(c net.Conn, err error) {
 	if !ok {
 		e = errConnectFails
 	}
-	if p.Log != nil && (e == errProxyAuth || e == errHostRefused) {
-		p.Log("sandbox_egress_refused", slog.Int("status", e.status))
+	if p.Refused != nil && (e == errProxyAuth || e == errHostRefused) {
+		p.Refused(e.status)
 	}
 	text := "HTTP/1.1 " + strconv.Itoa(e.status) + " " + http.StatusText(e.status) + "\r\n"
 	if e.status == http.StatusProxyAuthRequired {

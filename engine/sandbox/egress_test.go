@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -37,11 +36,11 @@ func TestBlocked(t *testing.T) {
 // proxied is an egress proxy with recording ports; requests go through pipes.
 type proxied struct {
 	Egress
-	lookup []string
-	dialed []string
-	events []string
-	answer []string // of Lookup
-	origin func(net.Conn)
+	lookup  []string
+	dialed  []string
+	refused []int
+	answer  []string // of Lookup
+	origin  func(net.Conn)
 }
 
 func newProxied(domains ...string) *proxied {
@@ -57,7 +56,7 @@ func newProxied(domains ...string) *proxied {
 		go p.origin(b)
 		return a, nil
 	}
-	p.Log = func(event string, _ ...slog.Attr) { p.events = append(p.events, event) }
+	p.Refused = func(status int) { p.refused = append(p.refused, status) }
 	return p
 }
 
@@ -138,8 +137,8 @@ func TestEgressTargets(t *testing.T) {
 		if code != want.code || strings.Join(p.dialed, " ") != want.dialed {
 			t.Errorf("%s: %d %v", raw, code, p.dialed)
 		}
-		if code == 403 && (len(p.lookup) > 0 || len(p.events) != 1 || strings.Contains(answer, "example.org")) {
-			t.Errorf("%s: looked up %v, %v, %q", raw, p.lookup, p.events, answer)
+		if code == 403 && (len(p.lookup) > 0 || len(p.refused) != 1 || strings.Contains(answer, "example.org")) {
+			t.Errorf("%s: looked up %v, %v, %q", raw, p.lookup, p.refused, answer)
 		}
 	}
 }

@@ -40,8 +40,8 @@ func (s *Service) spec(agentID string) (Spec, Network, error) {
 // agent's plugins declare, as they are when a request comes, or every public
 // host.
 func (s *Service) egress(e *environment) *Egress {
-	return &Egress{Lookup: s.c.Lookup, Dial: s.c.Dial, Public: func() bool { return s.networkOf(e) == NetworkOutbound }, Domains: func() []string { return s.domains(e) }, Log: func(event string, attrs ...slog.Attr) {
-		s.c.Log(event, append(attrs, slog.String("sandbox", e.sandbox.ID()), slog.String("agent", e.agentID))...)
+	return &Egress{Lookup: s.c.Lookup, Dial: s.c.Dial, Public: func() bool { return s.networkOf(e) == NetworkOutbound }, Domains: func() []string { return s.domains(e) }, Refused: func(status int) {
+		s.Bridge.audit.record(e.sandbox.ID(), status, hostRefused, slog.String("agent", e.agentID))
 	}}
 }
 

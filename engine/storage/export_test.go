@@ -232,13 +232,14 @@ func TestExportOfDamagedStores(t *testing.T) {
 // whole one.
 func TestExportStoppedAnywhere(t *testing.T) {
 	t.Parallel()
+	first := newWorld(t)
+	s := first.open()
+	fillLittle(t, s)
+	must(t, s.Close())
 	for _, tarred := range []bool{false, true} {
 		for _, dead := range []bool{true, false} {
 			for at := 1; ; at++ {
-				w := newWorld(t)
-				s := w.open()
-				fillLittle(t, s)
-				must(t, s.Close())
+				w := first.twin()
 				before := w.tree()
 				b, dest := &brake{}, t.TempDir()
 				s, err := w.tryOpen(b)
@@ -294,14 +295,15 @@ func exported(t testing.TB, o ExportOptions) (path string, want map[string]strin
 func TestImportStoppedAnywhere(t *testing.T) {
 	t.Parallel()
 	path, want := exported(t, ExportOptions{})
+	first := newWorld(t)
+	s := first.open()
+	addNotes(t, s, ChatHistory, 1)
+	must(t, s.WriteSealed(t.Context(), "identity/peers.json", []byte(`{"old":1}`)))
+	old := content(t, s)
+	must(t, s.Close())
 	for _, dead := range []bool{true, false} {
 		for at := 1; ; at++ {
-			w := newWorld(t)
-			s := w.open()
-			addNotes(t, s, ChatHistory, 1)
-			must(t, s.WriteSealed(t.Context(), "identity/peers.json", []byte(`{"old":1}`)))
-			old := content(t, s)
-			must(t, s.Close())
+			w := first.twin()
 			b := &brake{}
 			s, err := w.tryOpen(b)
 			must(t, err)

@@ -146,7 +146,7 @@ func TestCutAndChanged(t *testing.T) {
 		if !bytes.HasPrefix(raw, []byte(agePrefix)) {
 			continue
 		}
-		for at := range raw {
+		for at := 0; at < len(raw); at += 7 { // each costs an exchange of keys
 			bad := bytes.Clone(raw)
 			bad[at] ^= 1
 			must(t, os.WriteFile(path, bad, 0o600))
