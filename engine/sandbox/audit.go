@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,7 +58,7 @@ func (a *audit) refused(p peer, route string, status int, why refusal) {
 // record is refused for whatever a sandbox was refused.
 func (a *audit) record(sandbox string, status int, why refusal, more ...slog.Attr) {
 	if _, ok := a.limiter.Allow(sandbox + " " + string(why)); ok {
-		a.log("sandbox_refused", append(more, slog.String("sandbox", sandbox), slog.Int("status", status), slog.String("reason", string(why)))...)
+		a.log("sandbox_refused", slices.Concat([]slog.Attr{slog.String("sandbox", sandbox)}, more, []slog.Attr{slog.Int("status", status), slog.String("reason", string(why))})...)
 		return
 	}
 	a.mu.Lock()
